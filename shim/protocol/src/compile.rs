@@ -1,0 +1,58 @@
+//! Shim ↔ compile helper (`wasmlet-aot-<engine> compile`).
+
+use serde::{Deserialize, Serialize};
+
+use crate::Failure;
+
+/// What the helper shall do: JSON in its only argument after `compile`.
+///
+/// The module is on fd 0, the report goes to fd 1, the artifact to [`crate::fd::COMPILE_OUTPUT`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CompileRequest {
+    /// [`crate::PROTOCOL`] of the shim.
+    pub protocol: u32,
+    /// Name of the module for messages: the path inside the image or the layer's digest.
+    pub name: String,
+    /// Profile to compile for.
+    pub profile: String,
+    /// `cgroup.procs` files that the helper writes itself into before it reads a byte of the
+    /// module, so that the compile is charged to the node's compile cgroup.
+    pub cgroup_procs: Vec<std::path::PathBuf>,
+}
+
+/// What kind of WebAssembly a module is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GuestKind {
+    /// A core module (WASI preview 1).
+    Module,
+    /// A component (WASI preview 2).
+    Component,
+}
+
+/// What came of it: one JSON document on fd 1.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "result")]
+pub enum CompileReport {
+    /// The artifact is complete on [`crate::fd::COMPILE_OUTPUT`].
+    Compiled(Compiled),
+    /// The module cannot be compiled; nothing of the output counts.
+    Failed(Failure),
+}
+
+/// Facts about a compiled module, kept with the artifact so that a warm start parses nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Compiled {
+    /// Kind of guest.
+    pub kind: GuestKind,
+    /// Names of the exported functions, for `path#func` and for messages; at most 256 of them.
+    pub exports: Vec<String>,
+    /// The module imports `sock_accept`, so it wants a listening socket.
+    pub wants_listener: bool,
+    /// Minimum linear memory in bytes, all memories together.
+    pub min_memory: u64,
+    /// Highest resident memory of the helper in bytes.
+    pub peak_memory: u64,
+    /// Time the compilation took, in milliseconds.
+    pub millis: u64,
+}

@@ -1,0 +1,242 @@
+//! The few system calls that need unsafe code, behind safe functions.
+//!
+//! Every other crate of the shim forbids unsafe code; what they need of it is here, one function
+//! per purpose, so that each block can be checked on its own.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::{ForkResult, Pid};
+use tokio::io::unix::AsyncFd;
+
+/// Which side of a [`fork_single_threaded`] this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fork {
+    /// The process that called; the child's id.
+    Parent(Pid),
+    /// The new process.
+    Child,
+}
+
+/// Forks a process that has one thread.
+///
+/// # Errors
+/// When the process has more than one thread (a forked copy of a threaded process may only call
+/// async-signal-safe functions until it execs), or when `fork(2)` fails.
+pub fn fork_single_threaded() -> io::Result<Fork> {
+    let threads = std::fs::read_dir("/proc/self/task")?.count();
+    if threads != 1 {
+        return Err(io::Error::other(format!(
+            "cannot fork: the process has {threads} threads"
+        )));
+    }
+    // SAFETY: the check above shows that this is the only thread, so no lock can be held by a
+    // thread that does not exist in the child, and no other thread can start in between.
+    match unsafe { nix::unistd::fork() }? {
+        ForkResult::Parent { child } => Ok(Fork::Parent(child)),
+        ForkResult::Child => Ok(Fork::Child),
+    }
+}
+
+/// A descriptor that becomes readable when the process ends (`pidfd_open(2)`).
+///
+/// # Errors
+/// `ESRCH` when there is no such process.
+pub fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
+    // SAFETY: pidfd_open takes two integers and returns a new descriptor or -1.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let fd = i32::try_from(fd).map_err(io::Error::other)?;
+    // SAFETY: the kernel just returned this descriptor to us, nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Sends a signal to the process behind a pidfd, which cannot hit a process that took its id.
+///
+/// # Errors
+/// `ESRCH` when the process has ended; `EINVAL` for an unknown signal.
+pub fn pidfd_send_signal(pidfd: impl AsFd, signal: i32) -> io::Result<()> {
+    // SAFETY: the descriptor is valid for the borrow; a null siginfo asks for what kill(2) sends.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_fd().as_raw_fd(),
+            signal,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+/// Whether a process has ended; one that nobody has waited for yet counts as ended.
+///
+/// # Errors
+/// When the kernel cannot tell.
+pub fn has_ended(pid: i32) -> io::Result<bool> {
+    let pidfd = match pidfd_open(pid) {
+        Ok(pidfd) => pidfd,
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(true),
+        Err(error) => return Err(error),
+    };
+    // A pidfd is readable from the end of its process on.
+    let ready = poll(
+        &mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)],
+        PollTimeout::ZERO,
+    )?;
+    Ok(ready > 0)
+}
+
+/// Number of bytes that can be read from a pipe, FIFO or terminal at this moment.
+///
+/// # Errors
+/// `ENOTTY` when the descriptor is none of these.
+pub fn bytes_readable(fd: impl AsFd) -> io::Result<usize> {
+    let mut count: libc::c_int = 0;
+    // SAFETY: FIONREAD writes one c_int to the address given, which is that of a live c_int.
+    let result = unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), libc::FIONREAD, &raw mut count) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    usize::try_from(count).map_err(io::Error::other)
+}
+
+/// Sets the size of a terminal, in characters.
+///
+/// # Errors
+/// `ENOTTY` when the descriptor is no terminal.
+pub fn resize_terminal(fd: impl AsFd, columns: u16, rows: u16) -> io::Result<()> {
+    let size = libc::winsize {
+        ws_row: rows,
+        ws_col: columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    // SAFETY: TIOCSWINSZ reads one winsize from the address given, which is that of a live one.
+    let result = unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), libc::TIOCSWINSZ, &raw const size) };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+/// Takes one descriptor that the peer of a Unix socket sends (`SCM_RIGHTS`, unix(7)).
+///
+/// # Errors
+/// When the peer sends none or more than one, or `recvmsg(2)` fails.
+pub fn receive_descriptor(socket: impl AsFd) -> io::Result<OwnedFd> {
+    use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+
+    let mut text = [0; 4096];
+    let mut iov = [io::IoSliceMut::new(&mut text)];
+    let mut control = nix::cmsg_space!([libc::c_int; 4]);
+    let message = recvmsg::<()>(
+        socket.as_fd().as_raw_fd(),
+        &mut iov,
+        Some(&mut control),
+        MsgFlags::MSG_CMSG_CLOEXEC,
+    )?;
+    let mut received = Vec::new();
+    for item in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(numbers) = item {
+            // SAFETY: the kernel made these descriptors for this process in the call above, and
+            // nothing else knows them yet; wrapping all of them at once closes the surplus.
+            received.extend(
+                numbers
+                    .into_iter()
+                    .map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }),
+            );
+        }
+    }
+    match (received.pop(), received.is_empty()) {
+        (Some(only), true) => Ok(only),
+        (Some(_), false) => Err(io::Error::other("the peer sent more than one descriptor")),
+        (None, _) => Err(io::Error::other("the peer sent no descriptor")),
+    }
+}
+
+/// Registers a descriptor with tokio's event loop; it must be non-blocking.
+///
+/// # Errors
+/// When epoll does not take it, as for a regular file.
+///
+/// # Panics
+/// Outside of a tokio runtime.
+pub fn watched(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an OwnedFd is a valid descriptor for as long as it lives, the AsyncFd takes it over, and
+    // an OwnedFd cannot be made to refer to another descriptor or be closed through a reference.
+    Ok(unsafe { AsyncFd::register(fd) }?)
+}
+
+/// Gives free heap pages back to the kernel.
+///
+/// The shim idles for days after a burst of work at a container's start.
+pub fn release_free_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: malloc_trim has no preconditions.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+/// Keeps glibc to a few allocation arenas: each one costs a process memory of its own.
+pub fn limit_heap_arenas(count: i32) {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: mallopt has no preconditions; an unknown value is refused with 0.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, count);
+    }
+    #[cfg(not(target_env = "gnu"))]
+    let _ = count;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn a_pidfd_signals_its_process() {
+        let mut child = Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .expect("sleep starts");
+        let pid = i32::try_from(child.id()).expect("a pid fits");
+        let pidfd = pidfd_open(pid).expect("the child lives");
+        assert!(!has_ended(pid).expect("the kernel can tell"));
+        pidfd_send_signal(&pidfd, libc::SIGKILL).expect("the child can be killed");
+        let status = child.wait().expect("the child is ours");
+        assert_eq!(
+            std::os::unix::process::ExitStatusExt::signal(&status),
+            Some(libc::SIGKILL)
+        );
+        assert!(has_ended(pid).expect("the kernel can tell"));
+        let gone = pidfd_send_signal(&pidfd, libc::SIGKILL).expect_err("it is gone");
+        assert_eq!(gone.raw_os_error(), Some(libc::ESRCH));
+    }
+
+    #[test]
+    fn a_pipe_tells_how_much_it_holds() {
+        let (reader, mut writer) = io::pipe().expect("a pipe");
+        assert_eq!(bytes_readable(reader.as_fd()).expect("a pipe can tell"), 0);
+        io::Write::write_all(&mut writer, b"seven b").expect("a pipe takes seven bytes");
+        assert_eq!(bytes_readable(reader.as_fd()).expect("a pipe can tell"), 7);
+    }
+
+    #[test]
+    fn a_threaded_process_is_not_forked() {
+        // libtest itself runs this test on a thread of its own.
+        let error = fork_single_threaded().expect_err("there are at least two threads");
+        assert!(error.to_string().contains("threads"), "{error}");
+    }
+}
