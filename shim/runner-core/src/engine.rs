@@ -1,0 +1,123 @@
+//! What a WebAssembly engine has to offer to become a runner.
+//!
+//! The order of calls, all in the container's init and all by the same thread:
+//!
+//! ```text
+//! create ── cgroup joined, root file system entered ── Engine::load ── "created"
+//! start  ── fds closed, capabilities, Landlock, seccomp ── Guest::run ── exit
+//! ```
+
+use std::fs::File;
+use std::path::PathBuf;
+
+use wasmlet_protocol::{CreateRequest, Description, Failure, GuestKind};
+
+use crate::listen::Listener;
+
+/// A WebAssembly engine without its compiler.
+pub trait Engine: 'static {
+    /// A loaded artifact.
+    type Guest: Guest;
+
+    /// What the runner answers to `--describe`.
+    ///
+    /// # Errors
+    /// When the engine refuses to start on this machine.
+    fn describe(&self) -> Result<Description, Failure>;
+
+    /// Checks what can be checked without touching the engine: it runs before the container's
+    /// cgroup is joined, so memory used here is not the container's.
+    ///
+    /// # Errors
+    /// When the request asks for something that this engine cannot do.
+    fn check(&self, request: &CreateRequest) -> Result<(), Failure>;
+
+    /// Maps the artifact. This is the last moment at which executable memory can be had.
+    ///
+    /// The file must not be read into memory, and stays open until the process ends: engines map
+    /// pages of it lazily.
+    ///
+    /// # Errors
+    /// When the artifact does not fit this engine; the container then is not created.
+    fn load(&self, artifact: File, program: &Program) -> Result<Self::Guest, Failure>;
+}
+
+/// A loaded artifact, ready to run once.
+pub trait Guest {
+    /// Runs the guest to its end.
+    ///
+    /// The process is locked in by now: no executable memory, no `execve`, and of the file system
+    /// only what [`Surroundings::preopens`] names.
+    fn run(self, program: &Program, surroundings: Surroundings) -> GuestExit;
+}
+
+/// What shall run, as known at create time.
+#[derive(Debug, Clone)]
+pub struct Program {
+    /// Name for messages.
+    pub name: String,
+    /// Kind of guest in the artifact.
+    pub kind: GuestKind,
+    /// Function to call instead of the usual entry point.
+    pub invoke: Option<String>,
+    /// Arguments, the guest's own name first.
+    pub args: Vec<String>,
+    /// Environment, in the order of the spec, one entry per name.
+    pub env: Vec<(String, String)>,
+    /// Profile the artifact was compiled with.
+    pub profile: String,
+    /// Cap on linear memory in bytes, all memories together.
+    pub max_memory: Option<u64>,
+}
+
+/// What the guest may reach, as known when it starts.
+#[derive(Debug)]
+pub struct Surroundings {
+    /// Folders, in the order in which the guest shall see them.
+    pub preopens: Vec<Preopen>,
+    /// Listening socket that takes the place of the guest's stdin.
+    pub listener: Option<Listener>,
+}
+
+/// One folder that the guest may reach.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Preopen {
+    /// Where it is, as seen by the init after it has entered the root file system.
+    pub host: PathBuf,
+    /// What the guest calls it.
+    pub guest: String,
+    /// What the guest may do in it.
+    pub access: Access,
+}
+
+/// What a guest may do in a folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Look and read.
+    ReadOnly,
+    /// Everything that the file permissions allow.
+    ReadWrite,
+}
+
+/// How a guest ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GuestExit {
+    /// It returned or called exit. Codes above 255 do not fit a process and become 255, so that a
+    /// failure never looks like a success.
+    Code(u32),
+    /// It trapped; the reason is one line.
+    Trapped(String),
+    /// It used up its fuel.
+    OutOfFuel,
+    /// It needs more linear memory at its start than it may have.
+    MemoryLimit {
+        /// Bytes it needs.
+        needed: u64,
+        /// Bytes it may have.
+        limit: u64,
+    },
+    /// It ran into its time limit.
+    Deadline,
+    /// It could not be started; the reason is one line.
+    StartFailed(String),
+}

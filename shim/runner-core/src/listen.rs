@@ -1,0 +1,116 @@
+//! The listening socket of a container, and the promise that a stop does not cut off an answer.
+//!
+//! ```text
+//!                accept ──▶ busy ── SIGTERM ──▶ stopping ── next accept, or 10 s ──▶ exit 143
+//! idle ──────────▲           │ all connections closed
+//!   ▲ └─ SIGTERM ──▶ exit 143│
+//!   └────────────────────────┘
+//! ```
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::init::signals;
+
+/// How long a client may be silent before a read gives up: a guest that serves one connection at a
+/// time must not be held for ever by one that says nothing.
+pub const IDLE_CLIENT: Duration = Duration::from_secs(30);
+
+/// A bound socket.
+#[derive(Debug)]
+pub struct Listener {
+    socket: TcpListener,
+}
+
+/// Whether to wait for a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// Until one comes.
+    Forever,
+    /// `WouldBlock` when there is none.
+    No,
+}
+
+impl Listener {
+    pub(crate) fn bind(address: SocketAddr) -> io::Result<Self> {
+        let socket = TcpListener::bind(address)?;
+        // A client may be gone between poll and accept; waiting is done by poll alone.
+        socket.set_nonblocking(true)?;
+        Ok(Self { socket })
+    }
+
+    /// Takes the next connection.
+    ///
+    /// Ends the process instead when it was asked to stop while it was busy.
+    ///
+    /// # Errors
+    /// What accept(2) reports; `WouldBlock` only with [`Wait::No`].
+    pub fn accept(&self, wait: Wait) -> io::Result<Connection> {
+        loop {
+            signals::leave_if_stopping();
+            if wait == Wait::Forever {
+                let mut fds = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+                match poll(&mut fds, PollTimeout::NONE) {
+                    Ok(_) => {}
+                    Err(Errno::EINTR) => continue,
+                    Err(errno) => return Err(errno.into()),
+                }
+            }
+            // Busy first: a signal between accept and this would drop a client that was accepted.
+            let busy = signals::Busy::new();
+            match self.socket.accept() {
+                Ok((stream, _)) => {
+                    stream.set_nonblocking(false)?;
+                    stream.set_read_timeout(Some(IDLE_CLIENT))?;
+                    stream.set_write_timeout(Some(IDLE_CLIENT))?;
+                    stream.set_nodelay(true)?;
+                    return Ok(Connection {
+                        stream,
+                        _busy: busy,
+                    });
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    drop(busy);
+                    if wait == Wait::No {
+                        signals::leave_if_stopping();
+                        return Err(error);
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// The address it is bound to.
+    ///
+    /// # Errors
+    /// What getsockname(2) reports.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl AsRawFd for Listener {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+}
+
+/// An accepted connection. As long as one lives, the process is busy.
+#[derive(Debug)]
+pub struct Connection {
+    /// The connection; reads and writes give up after [`IDLE_CLIENT`].
+    pub stream: TcpStream,
+    _busy: signals::Busy,
+}
