@@ -1,0 +1,7 @@
+//! `wasmlet-aot-wasmtime`: compiles modules and components for `wasmlet-run-wasmtime`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    wasmlet_wasmtime::compile::main()
+}

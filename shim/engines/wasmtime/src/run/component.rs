@@ -1,0 +1,254 @@
+//! Components with WASI preview 2.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::ptr::{self, NonNull};
+use std::sync::Arc;
+
+use wasmlet_protocol::{Failure, FailureReason};
+use wasmlet_runner_core::{GuestExit, Program, Surroundings};
+use wasmtime::component::types::ComponentItem;
+use wasmtime::component::{
+    Component, ComponentExportIndex, InstancePre, Linker, ResourceTable, Val,
+};
+use wasmtime::{Config, CustomCodeMemory, Engine, Store};
+use wasmtime_wasi::p2::bindings::CommandPre;
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+
+use super::host::{self, Drivers};
+use super::memory::MemoryCap;
+use super::{end, unloadable};
+
+/// What the host functions of a component work on.
+struct State {
+    wasi: WasiCtx,
+    table: ResourceTable,
+    memory: MemoryCap,
+}
+
+impl WasiView for State {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView {
+            ctx: &mut self.wasi,
+            table: &mut self.table,
+        }
+    }
+}
+
+/// A mapped component with its imports resolved.
+pub(super) struct LoadedComponent {
+    engine: Engine,
+    entry: Entry,
+}
+
+enum Entry {
+    Command(CommandPre<State>),
+    Function(InstancePre<State>, ComponentExportIndex),
+}
+
+impl std::fmt::Debug for LoadedComponent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LoadedComponent").finish_non_exhaustive()
+    }
+}
+
+pub(super) fn load(
+    config: &mut Config,
+    artifact: File,
+    program: &Program,
+) -> Result<LoadedComponent, Failure> {
+    let invalid = |error: &wasmtime::Error| Failure {
+        reason: FailureReason::InvalidArgument,
+        message: end::text(error),
+    };
+    config.with_custom_code_memory(Some(Arc::new(MappedCode)));
+    let engine = Engine::new(config).map_err(|e| unloadable("wasmtime does not start", &e))?;
+    let memory = map(&artifact).map_err(|error| Failure {
+        reason: FailureReason::Internal,
+        message: format!("the compiled component cannot be mapped: {error}"),
+    })?;
+    // SAFETY: as for modules, the bytes are those that the shim verified. The mapping is never
+    // taken away, and private: nobody can write to it.
+    let component = unsafe { Component::deserialize_raw(&engine, memory) }
+        .map_err(|e| unloadable("the compiled component does not load", &e))?;
+
+    let mut linker: Linker<State> = Linker::new(&engine);
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker).map_err(|e| invalid(&e))?;
+    let instance = linker
+        .instantiate_pre(&component)
+        .map_err(|e| invalid(&e))?;
+    let entry = match &program.invoke {
+        Some(name) => Entry::Function(instance, find_function(&engine, &component, name)?),
+        None => Entry::Command(CommandPre::new(instance).map_err(|e| Failure {
+            reason: FailureReason::InvalidArgument,
+            message: format!(
+                "the component is not a command, as it does not export wasi:cli/run ({}); name one \
+                 of its functions as PATH#FUNCTION",
+                end::text(&e)
+            ),
+        })?),
+    };
+    Ok(LoadedComponent { engine, entry })
+}
+
+/// Finds `function`, or `function` of an exported interface written as `interface#function`.
+fn find_function(
+    engine: &Engine,
+    component: &Component,
+    name: &str,
+) -> Result<ComponentExportIndex, Failure> {
+    let invalid = |message| Failure {
+        reason: FailureReason::InvalidArgument,
+        message,
+    };
+    let found = match name.rsplit_once('#') {
+        None => component.get_export(None, name),
+        Some((interface, function)) => component
+            .get_export_index(None, interface)
+            .and_then(|interface| component.get_export(Some(&interface), function)),
+    };
+    match found {
+        Some((ComponentItem::ComponentFunc(function), index)) => {
+            let count = function.params().len();
+            if count != 0 {
+                return Err(invalid(format!(
+                    "the function {name} takes {count} parameters; only functions without any can \
+                     be called"
+                )));
+            }
+            Ok(index)
+        }
+        Some(_) => Err(invalid(format!("the export {name} is not a function"))),
+        None => {
+            let exports: Vec<String> = component
+                .component_type()
+                .exports(engine)
+                .map(|(name, _)| name.to_owned())
+                .take(20)
+                .collect();
+            Err(invalid(format!(
+                "the component exports no function {name}; it exports {}",
+                exports.join(", ")
+            )))
+        }
+    }
+}
+
+impl LoadedComponent {
+    pub(super) fn run(self, program: &Program, surroundings: Surroundings) -> GuestExit {
+        let mut wasi = host::wasi(program, &surroundings);
+        // Inside the pod's network namespace, which is what keeps them in.
+        wasi.inherit_network()
+            .allow_tcp(true)
+            .allow_udp(true)
+            .allow_ip_name_lookup(true);
+        if let Ok(cwd) = std::env::current_dir() {
+            wasi.initial_cwd(cwd.to_string_lossy());
+        }
+        let state = State {
+            wasi: wasi.build(),
+            table: ResourceTable::new(),
+            memory: MemoryCap::new(program.max_memory),
+        };
+        let mut store = Store::new(&self.engine, state);
+        store.limiter(|state| &mut state.memory);
+        host::block_on(Drivers::TimeAndSockets, async move {
+            match self.entry {
+                Entry::Command(command) => run_command(&command, &mut store).await,
+                Entry::Function(instance, index) => {
+                    call_function(&instance, index, &mut store).await
+                }
+            }
+        })
+    }
+}
+
+async fn run_command(command: &CommandPre<State>, store: &mut Store<State>) -> GuestExit {
+    let command = match command.instantiate_async(&mut *store).await {
+        Ok(command) => command,
+        Err(error) => return end::of_instantiation(&error, &store.data().memory),
+    };
+    match command.wasi_cli_run().call_run(&mut *store).await {
+        Ok(Ok(())) => GuestExit::Code(0),
+        Ok(Err(())) => GuestExit::Code(1),
+        Err(error) => end::of_run(&error, &store.data().memory),
+    }
+}
+
+async fn call_function(
+    instance: &InstancePre<State>,
+    index: ComponentExportIndex,
+    store: &mut Store<State>,
+) -> GuestExit {
+    let instance = match instance.instantiate_async(&mut *store).await {
+        Ok(instance) => instance,
+        Err(error) => return end::of_instantiation(&error, &store.data().memory),
+    };
+    let Some(function) = instance.get_func(&mut *store, index) else {
+        return GuestExit::StartFailed("the function is gone".to_owned());
+    };
+    let count = function.ty(&*store).results().len();
+    let mut results = vec![Val::Bool(false); count];
+    match function.call_async(&mut *store, &[], &mut results).await {
+        // What a function returns has no meaning to a container, but that it reports an error.
+        Ok(()) if matches!(results.first(), Some(Val::Result(Err(_)))) => GuestExit::Code(1),
+        Ok(()) => GuestExit::Code(0),
+        Err(error) => end::of_run(&error, &store.data().memory),
+    }
+}
+
+/// Maps a whole file, readable and private.
+fn map(file: &File) -> io::Result<NonNull<[u8]>> {
+    let length = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
+    // SAFETY: a new mapping at an address of the kernel's choice; the length is checked by it.
+    let address = unsafe {
+        libc::mmap(
+            ptr::null_mut(),
+            length,
+            libc::PROT_READ,
+            libc::MAP_PRIVATE,
+            file.as_raw_fd(),
+            0,
+        )
+    };
+    if address == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    NonNull::new(ptr::slice_from_raw_parts_mut(address.cast::<u8>(), length))
+        .ok_or_else(|| io::Error::other("mapped at address 0"))
+}
+
+/// Makes the code of a mapped artifact executable.
+///
+/// Wasmtime does that by itself for modules, which it can load from an open file. For components it
+/// can only take a path, of which there is none after `pivot_root`, or memory that belongs to
+/// others, which it leaves to them.
+struct MappedCode;
+
+impl CustomCodeMemory for MappedCode {
+    fn required_alignment(&self) -> usize {
+        // SAFETY: sysconf has no preconditions.
+        let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+        usize::try_from(size).unwrap_or(4096)
+    }
+
+    fn publish_executable(&self, address: *const u8, length: usize) -> wasmtime::Result<()> {
+        protect(address, length, libc::PROT_READ | libc::PROT_EXEC)
+    }
+
+    fn unpublish_executable(&self, address: *const u8, length: usize) -> wasmtime::Result<()> {
+        protect(address, length, libc::PROT_READ)
+    }
+}
+
+fn protect(address: *const u8, length: usize, protection: i32) -> wasmtime::Result<()> {
+    // SAFETY: Wasmtime passes the text section of the mapping made by `map`, page-aligned as
+    // required above; it is never made writable.
+    let result = unsafe { libc::mprotect(address.cast_mut().cast(), length, protection) };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error().into())
+    }
+}

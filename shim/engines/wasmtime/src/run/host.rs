@@ -1,0 +1,47 @@
+//! What a guest finds around it: arguments, environment, folders, standard streams, clocks.
+
+use wasmlet_runner_core::{Access, GuestExit, Program, Surroundings};
+use wasmtime_wasi::{FsPerms, WasiCtxBuilder};
+
+/// A WASI context with everything that modules and components have in common.
+///
+/// A folder that the container's user cannot open is left out, as a Linux process could not open
+/// it either.
+pub(super) fn wasi(program: &Program, surroundings: &Surroundings) -> WasiCtxBuilder {
+    let mut wasi = WasiCtxBuilder::new();
+    wasi.inherit_stdio()
+        .args(&program.args)
+        .envs(&program.env)
+        // There is one guest and one thread; another one would cost memory and gain nothing.
+        .allow_blocking_current_thread(true);
+    for preopen in &surroundings.preopens {
+        let perms = match preopen.access {
+            Access::ReadOnly => FsPerms::ReadOnly,
+            Access::ReadWrite => FsPerms::ReadWrite,
+        };
+        let _ = wasi.preopened_dir(&preopen.host, &preopen.guest, perms);
+    }
+    wasi
+}
+
+/// Which drivers of tokio a guest needs: each costs descriptors and memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Drivers {
+    /// Timers.
+    Time,
+    /// Timers and sockets.
+    TimeAndSockets,
+}
+
+/// Runs a future on this thread.
+pub(super) fn block_on(drivers: Drivers, future: impl Future<Output = GuestExit>) -> GuestExit {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_time();
+    if drivers == Drivers::TimeAndSockets {
+        builder.enable_io();
+    }
+    match builder.build() {
+        Ok(runtime) => runtime.block_on(future),
+        Err(error) => GuestExit::StartFailed(format!("no event loop: {error}")),
+    }
+}

@@ -1,0 +1,122 @@
+//! The runner: maps artifacts and runs them.
+
+mod component;
+mod end;
+mod host;
+mod memory;
+mod module;
+mod sockets;
+
+use std::fs::File;
+
+use wasmlet_protocol::{
+    CreateRequest, Description, Failure, FailureReason, GuestKind, GuestOption, PROTOCOL,
+    ProfileKey,
+};
+use wasmlet_runner_core::{Engine, Guest, GuestExit, Program, Surroundings};
+
+use crate::settings::{BUILD_ID, Profile, VERSION};
+
+/// Memory of a container beside the guest's linear memory, in bytes.
+///
+/// Measured with the release build on cgroup v1, kernel memory included: a guest that fills its linear
+/// memory to the last page costs 0.46 MiB on top at 64 MiB, and the page tables of that memory, 2 MiB
+/// for each GiB (0.9 MiB on top at 256 MiB, 2.7 MiB at 1 GiB). The rest is for what depends on the
+/// guest: open files, socket buffers, a thread that reads stdin. A guest above 1.5 GiB that uses all
+/// of it may be killed by the kernel before its `memory.grow` fails.
+const MEMORY_RESERVE: u64 = 4 << 20;
+
+/// Wasmtime.
+#[derive(Debug, Clone, Copy)]
+pub struct Wasmtime;
+
+/// A loaded artifact.
+#[derive(Debug)]
+pub struct Loaded(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Module(module::LoadedModule),
+    Component(component::LoadedComponent),
+}
+
+impl Engine for Wasmtime {
+    type Guest = Loaded;
+
+    fn describe(&self) -> Result<Description, Failure> {
+        Ok(Description {
+            protocol: PROTOCOL,
+            engine: "wasmtime".to_owned(),
+            version: VERSION.to_owned(),
+            build_id: BUILD_ID.to_owned(),
+            runs: vec![GuestKind::Module, GuestKind::Component],
+            options: vec![GuestOption::Listen, GuestOption::Memory],
+            profiles: Profile::ALL
+                .into_iter()
+                .map(|profile| ProfileKey {
+                    name: profile.name().to_owned(),
+                    compatibility: profile.compatibility(),
+                })
+                .collect(),
+            memory_reserve: MEMORY_RESERVE,
+        })
+    }
+
+    fn check(&self, request: &CreateRequest) -> Result<(), Failure> {
+        if Profile::from_name(&request.profile).is_none() {
+            let known: Vec<&str> = Profile::ALL.into_iter().map(Profile::name).collect();
+            return Err(Failure {
+                reason: FailureReason::InvalidArgument,
+                message: format!(
+                    "wasmtime has no profile {:?}; it has {}",
+                    request.profile,
+                    known.join(", ")
+                ),
+            });
+        }
+        if request.kind == GuestKind::Component && request.listen.is_some() {
+            return Err(Failure {
+                reason: FailureReason::Unsupported,
+                message: "a component listens through wasi:http, which this runner does not serve \
+                          yet; set wasmlet.dev/listen to none, or build the program as a module"
+                    .to_owned(),
+            });
+        }
+        Ok(())
+    }
+
+    fn load(&self, artifact: File, program: &Program) -> Result<Loaded, Failure> {
+        let profile = Profile::from_name(&program.profile).ok_or_else(|| Failure {
+            reason: FailureReason::Internal,
+            message: format!("profile {:?} was checked and is gone", program.profile),
+        })?;
+        let mut config = profile.config();
+        // Without a compiler in the program there is nothing to switch off.
+        #[cfg(feature = "compiler")]
+        config.enable_compiler(false);
+        let kind = match program.kind {
+            GuestKind::Module => Kind::Module(module::load(&config, artifact, program)?),
+            GuestKind::Component => {
+                Kind::Component(component::load(&mut config, artifact, program)?)
+            }
+        };
+        Ok(Loaded(kind))
+    }
+}
+
+impl Guest for Loaded {
+    fn run(self, program: &Program, surroundings: Surroundings) -> GuestExit {
+        match self.0 {
+            Kind::Module(module) => module.run(program, surroundings),
+            Kind::Component(component) => component.run(program, surroundings),
+        }
+    }
+}
+
+/// A failure to load that is the node's: the artifact was made for this runner.
+fn unloadable(what: &str, error: &wasmtime::Error) -> Failure {
+    Failure {
+        reason: FailureReason::Internal,
+        message: format!("{what}: {}", end::text(error)),
+    }
+}

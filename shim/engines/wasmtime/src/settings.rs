@@ -1,0 +1,288 @@
+//! The settings of Wasmtime, one place for runner and compile helper.
+//!
+//! A profile is a set of settings that changes compiled code, so each has artifacts of its own.
+
+use std::fmt::Write as _;
+
+use sha2::{Digest, Sha256};
+use wasmtime::{Config, WasmBacktraceDetails};
+
+/// Version of Wasmtime, which is pinned exactly in the workspace.
+pub const VERSION: &str = "48.0.8";
+
+/// Names this build; see `build.rs`.
+pub const BUILD_ID: &str = concat!(env!("CARGO_PKG_VERSION"), "-", env!("WASMLET_BUILD_ID"));
+
+/// A named set of settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Profile {
+    /// WebAssembly 3.0 without threads.
+    Default,
+}
+
+impl Profile {
+    /// Every profile there is.
+    pub const ALL: [Self; 1] = [Self::Default];
+
+    /// The name in the annotation `wasmlet.dev/profile`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+        }
+    }
+
+    /// The profile of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|profile| profile.name() == name)
+    }
+
+    /// Hash over everything that decides whether an artifact loads, hexadecimal.
+    ///
+    /// `Engine::precompile_compatibility_hash` would be that, but it needs the compiler, and what
+    /// has to be told is told by the runner. Wasmtime checks an artifact itself when it loads it,
+    /// so a difference that this hash misses is an error message and not wrong code.
+    pub fn compatibility(self) -> String {
+        let mut hash = Sha256::new();
+        for part in [VERSION, self.name(), std::env::consts::ARCH] {
+            hash.update(part);
+            hash.update([0]);
+        }
+        // A change of `config` below without a new number would leave the old artifacts in use.
+        hash.update(SETTINGS_VERSION.to_le_bytes());
+        hash.update(processor_features());
+        let mut text = String::new();
+        for byte in hash.finalize() {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{byte:02x}");
+        }
+        text
+    }
+}
+
+/// Counts the changes of [`Profile::config`].
+const SETTINGS_VERSION: u32 = 1;
+
+impl Profile {
+    /// The settings that decide about compiled code, and how it is run.
+    ///
+    /// - Proposals: what Wasmtime has on by default and supports as tier 1, which is WebAssembly
+    ///   3.0; threads are tier 2, shared memories escape the memory limit, and the feature is not
+    ///   compiled in. Asynchronous components (WASI 0.3) are experimental and not compiled in.
+    /// - 4 GiB are reserved for each linear memory (the default): less would put bounds checks
+    ///   into the code. A reservation costs no memory.
+    /// - Instances on demand: one container is one instance, a pool would only reserve.
+    /// - No fuel and no epochs: checks in the code that nobody asked for in this profile.
+    pub fn config(self) -> Config {
+        let mut config = Config::new();
+        match self {
+            Self::Default => {}
+        }
+        // By default the environment of the process decides.
+        config.wasm_backtrace_details(WasmBacktraceDetails::Disable);
+        #[cfg(feature = "compiler")]
+        {
+            config.strategy(wasmtime::Strategy::Cranelift);
+            // Only unwinders outside Wasmtime read it, and there are none in a container.
+            config.native_unwind_info(false);
+        }
+        config
+    }
+}
+
+/// What the processor can do, as far as Cranelift makes use of it.
+#[cfg(target_arch = "x86_64")]
+fn processor_features() -> String {
+    macro_rules! list {
+        ($($name:tt),*) => {
+            [$(($name, std::arch::is_x86_feature_detected!($name))),*]
+        };
+    }
+    let features = list!(
+        "cmpxchg16b",
+        "sse3",
+        "ssse3",
+        "sse4.1",
+        "sse4.2",
+        "popcnt",
+        "avx",
+        "avx2",
+        "fma",
+        "bmi1",
+        "bmi2",
+        "avx512bitalg",
+        "avx512dq",
+        "avx512f",
+        "avx512vl",
+        "avx512vbmi",
+        "avx512vnni",
+        "avxvnni",
+        "lzcnt"
+    );
+    features
+        .iter()
+        .filter(|(_, on)| *on)
+        .fold(String::new(), |list, (name, _)| list + name + ",")
+}
+
+/// What the processor can do, as far as Cranelift makes use of it.
+#[cfg(target_arch = "aarch64")]
+fn processor_features() -> String {
+    macro_rules! list {
+        ($($name:tt),*) => {
+            [$(($name, std::arch::is_aarch64_feature_detected!($name))),*]
+        };
+    }
+    let features = list!("lse", "paca", "fp16", "dotprod", "i8mm");
+    features
+        .iter()
+        .filter(|(_, on)| *on)
+        .fold(String::new(), |list, (name, _)| list + name + ",")
+}
+
+/// Other processors: artifacts are not shared between nodes, and the check at loading remains.
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+fn processor_features() -> String {
+    String::new()
+}
+
+#[cfg(all(test, feature = "compiler"))]
+mod tests {
+    use wasmtime::Engine;
+    use wasmtime::component::Component;
+
+    use super::*;
+
+    /// Proposals, each with a module or component that needs it.
+    const PROPOSALS: &[(&str, &str)] = &[
+        (
+            "mutable-global",
+            r#"(module (global (export "g") (mut i32) (i32.const 0)))"#,
+        ),
+        (
+            "sign-extension",
+            "(module (func (result i32) (i32.extend8_s (i32.const 1))))",
+        ),
+        (
+            "saturating-float-to-int",
+            "(module (func (result i32) (i32.trunc_sat_f32_s (f32.const 1))))",
+        ),
+        (
+            "multi-value",
+            "(module (func (result i32 i32) (i32.const 1) (i32.const 2)))",
+        ),
+        (
+            "bulk-memory",
+            "(module (memory 1) (func (memory.fill (i32.const 0) (i32.const 0) (i32.const 1))))",
+        ),
+        (
+            "reference-types",
+            "(module (func (result externref) (ref.null extern)))",
+        ),
+        (
+            "simd",
+            "(module (func (result v128) (v128.const i32x4 0 0 0 0)))",
+        ),
+        (
+            "relaxed-simd",
+            "(module (func (param v128) (result v128)
+               (i8x16.relaxed_swizzle (local.get 0) (local.get 0))))",
+        ),
+        ("tail-call", "(module (func (return_call 0)))"),
+        (
+            "extended-const",
+            "(module (global i32 (i32.add (i32.const 1) (i32.const 2))))",
+        ),
+        ("multi-memory", "(module (memory 1) (memory 1))"),
+        ("memory64", "(module (memory i64 1))"),
+        (
+            "function-references",
+            "(module (type $t (func)) (func (param (ref $t))))",
+        ),
+        ("gc", "(module (type (struct (field i32))))"),
+        ("exceptions", "(module (tag $e) (func (throw $e)))"),
+        ("legacy-exceptions", "(module (func try catch_all end))"),
+        ("threads", "(module (memory 1 1 shared))"),
+        (
+            "stack-switching",
+            "(module (type $f (func)) (type $c (cont $f)) (func (param (ref $c))))",
+        ),
+        (
+            "wide-arithmetic",
+            "(module (func (param i64 i64) (result i64 i64)
+               (i64.mul_wide_s (local.get 0) (local.get 1))))",
+        ),
+        ("custom-page-sizes", "(module (memory 1 (pagesize 1)))"),
+        ("component-model", "(component)"),
+        (
+            "component-model-async",
+            "(component (type (stream u8)) (type $f (func async)) (import \"f\" (func (type $f))))",
+        ),
+        (
+            "component-model-error-context",
+            "(component (type error-context))",
+        ),
+    ];
+
+    /// What the profile `default` takes. A new Wasmtime that changes this list is a decision.
+    const DEFAULT: &str = "\
+mutable-global on
+sign-extension on
+saturating-float-to-int on
+multi-value on
+bulk-memory on
+reference-types on
+simd on
+relaxed-simd on
+tail-call on
+extended-const on
+multi-memory on
+memory64 on
+function-references on
+gc on
+exceptions on
+legacy-exceptions off
+threads off
+stack-switching off
+wide-arithmetic off
+custom-page-sizes off
+component-model on
+component-model-async off
+component-model-error-context off
+";
+
+    #[test]
+    fn the_proposals_of_the_default_profile_are_these() {
+        let engine = Engine::new(&Profile::Default.config()).expect("wasmtime starts");
+        let mut seen = String::new();
+        for (name, text) in PROPOSALS {
+            let wasm = wat::parse_str(text).unwrap_or_else(|e| panic!("{name}: {e}"));
+            let on = if text.starts_with("(component") {
+                engine.precompile_component(&wasm).is_ok()
+            } else {
+                engine.precompile_module(&wasm).is_ok()
+            };
+            let _ = writeln!(seen, "{name} {}", if on { "on" } else { "off" });
+        }
+        assert_eq!(seen, DEFAULT);
+        // The bytes above reach Wasmtime's own compiler, so nothing is on by mistake of the text.
+        Component::new(&engine, "(component)").expect_err("the text format is not built in");
+    }
+
+    #[test]
+    fn profiles_have_names_and_hashes_of_their_own() {
+        for profile in Profile::ALL {
+            assert_eq!(Profile::from_name(profile.name()), Some(profile));
+            let hash = profile.compatibility();
+            assert_eq!(hash.len(), 64);
+            assert_eq!(hash, profile.compatibility());
+        }
+        assert_eq!(Profile::from_name("fast"), None);
+    }
+
+    #[test]
+    fn the_version_is_that_of_the_library() {
+        let lock = include_str!("../../../../Cargo.lock");
+        let entry = format!("name = \"wasmtime\"\nversion = \"{VERSION}\"");
+        assert!(lock.contains(&entry), "VERSION is not what Cargo.lock has");
+    }
+}

@@ -1,0 +1,175 @@
+//! What a guest can reach, and what not.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+
+use serde_json::json;
+
+use crate::guests;
+use crate::support::{Container, can_run};
+
+/// `oflags` and rights of path_open.
+const CREATE: u32 = 1;
+const READ: u64 = 1 << 1;
+const WRITE: u64 = 1 << 6;
+
+#[test]
+fn preopens_are_the_mounts_and_the_images_own_folders() {
+    if !can_run() {
+        return;
+    }
+    let mut container = Container::new(guests::tells_preopens());
+    for folder in ["etc", "app", "proc", "sys", "data"] {
+        fs::create_dir(container.rootfs().join(folder)).expect("ours");
+    }
+    fs::write(container.rootfs().join("a-file"), "").expect("ours");
+    symlink("app", container.rootfs().join("link")).expect("ours");
+    symlink("/proc", container.rootfs().join("trick")).expect("ours");
+    symlink("/", container.rootfs().join("slash")).expect("ours");
+    symlink("/dev", container.rootfs().join("devices")).expect("ours");
+    let volume = tempfile::tempdir().expect("a folder");
+    container.spec["mounts"].as_array_mut().expect("a list").push(json!({
+        "destination": "/data/deep", "type": "bind", "source": volume.path(), "options": ["rbind"],
+    }));
+    container.spec["process"]["cwd"] = json!("/app/made/here");
+    let (code, container) = container.run();
+    assert_eq!(code, 0);
+    let names = container.read("stdout");
+    let names: Vec<&str> = names.lines().collect();
+    assert_eq!(
+        names,
+        [
+            "/app",
+            "/data",
+            "/data/deep",
+            "/dev/shm",
+            "/etc",
+            "/link",
+            "/run",
+            "."
+        ]
+    );
+    assert!(
+        container.rootfs().join("app/made/here").is_dir(),
+        "the working folder is made"
+    );
+}
+
+#[test]
+fn an_empty_image_works_even_when_it_is_read_only() {
+    if !can_run() {
+        return;
+    }
+    let mut container = Container::new(guests::tells_preopens());
+    container.spec["root"]["readonly"] = json!(true);
+    let (code, container) = container.run();
+    assert_eq!(code, 0, "{}", container.read("stderr"));
+    assert_eq!(container.read("stdout"), "/dev/shm\n/run\n");
+}
+
+#[track_caller]
+fn opened(container: Container) -> bool {
+    let (code, container) = container.run();
+    assert_eq!(container.read("stderr"), "");
+    assert!(code == 0 || (3..100).contains(&code), "{code}");
+    code != 0
+}
+
+#[test]
+fn files_of_the_image_can_be_read_and_written() {
+    if !can_run() {
+        return;
+    }
+    let container = Container::new(guests::opens("file", 0, READ));
+    fs::create_dir(container.rootfs().join("app")).expect("ours");
+    fs::write(container.rootfs().join("app/file"), "").expect("ours");
+    assert!(opened(container));
+    let container = Container::new(guests::opens("new", CREATE, READ | WRITE));
+    fs::create_dir(container.rootfs().join("app")).expect("ours");
+    assert!(opened(container));
+}
+
+#[test]
+fn a_read_only_mount_cannot_be_written() {
+    if !can_run() {
+        return;
+    }
+    for option in ["ro", "rw"] {
+        let volume = tempfile::tempdir().expect("a folder");
+        fs::write(volume.path().join("file"), "").expect("ours");
+        for (guest, works) in [
+            (guests::opens("file", 0, READ), true),
+            (guests::opens("file", 0, READ | WRITE), option == "rw"),
+            (guests::opens("new", CREATE, READ | WRITE), option == "rw"),
+        ] {
+            let mut container = Container::new(guest);
+            container.spec["mounts"] = json!([{
+                "destination": "/data", "type": "bind", "source": volume.path(),
+                "options": ["rbind", option],
+            }]);
+            assert_eq!(opened(container), works, "{option}");
+        }
+        assert_eq!(volume.path().join("new").exists(), option == "rw");
+    }
+}
+
+#[test]
+fn a_read_only_root_file_system_cannot_be_written() {
+    if !can_run() {
+        return;
+    }
+    let mut container = Container::new(guests::opens("new", CREATE, READ | WRITE));
+    fs::create_dir(container.rootfs().join("app")).expect("ours");
+    container.spec["root"]["readonly"] = json!(true);
+    container.spec["mounts"] = json!([]);
+    assert!(!opened(container));
+}
+
+#[test]
+fn file_permissions_are_those_of_the_user() {
+    if !can_run() {
+        return;
+    }
+    for (uid, works) in [(0, true), (1000, false)] {
+        let mut container = Container::new(guests::opens("secret", 0, READ));
+        let app = container.rootfs().join("app");
+        fs::create_dir(&app).expect("ours");
+        fs::write(app.join("secret"), "").expect("ours");
+        fs::set_permissions(app.join("secret"), fs::Permissions::from_mode(0o600)).expect("ours");
+        container.spec["process"]["user"] = json!({"uid": uid, "gid": uid});
+        assert_eq!(opened(container), works, "user {uid}");
+    }
+}
+
+#[test]
+fn nothing_of_the_kernel_and_of_the_node_can_be_opened() {
+    if !can_run() {
+        return;
+    }
+    for path in [
+        "proc/self/mem",
+        "../proc/self/mem",
+        "../../proc/1/mem",
+        "self/mem",
+        "1/maps",
+        "../dev/null",
+        "null",
+        "mem",
+        "dev/zero",
+        "../sys/kernel",
+        "kernel",
+        "fd/4",
+        "../../etc/shadow",
+        "to-proc/self/mem",
+        "to-root/proc/self/mem",
+        "up/dev/null",
+    ] {
+        let container = Container::new(guests::opens(path, 0, READ));
+        let app = container.rootfs().join("app");
+        fs::create_dir(&app).expect("ours");
+        symlink("/proc", app.join("to-proc")).expect("ours");
+        symlink("/", app.join("to-root")).expect("ours");
+        symlink("..", app.join("up")).expect("ours");
+        assert!(!opened(container), "{path}");
+    }
+}

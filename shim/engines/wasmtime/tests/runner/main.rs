@@ -1,0 +1,20 @@
+//! Containers made by the runner, without a shim and without containerd.
+//!
+//! As root; elsewhere every test says that it skipped. The programs under test are those that cargo
+//! built for this test, or those in the folder that `WASMLET_TEST_BIN` names.
+
+mod bad;
+mod compile;
+mod ends;
+mod files;
+mod guests;
+mod hooks;
+mod inject;
+mod interrupted;
+mod limits;
+mod names;
+mod posture;
+mod runs;
+mod serving;
+mod support;
+mod terminal;

@@ -1,0 +1,182 @@
+//! Guests that serve on the inherited listening socket.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use wasmlet_protocol::FailureReason;
+
+use crate::guests;
+use crate::support::{Container, Created, DEADLINE, can_run, eventually};
+
+/// In the network of this test, where it can be reached.
+fn serving(reads: bool) -> (Created, SocketAddr) {
+    let (container, address) = container(reads);
+    let created = container.created();
+    (created, address)
+}
+
+fn container(reads: bool) -> (Container, SocketAddr) {
+    let mut container = Container::new(guests::serves(reads));
+    container.spec["linux"]["namespaces"]
+        .as_array_mut()
+        .expect("a list")
+        .truncate(4);
+    let address = TcpListener::bind("127.0.0.1:0")
+        .and_then(|socket| socket.local_addr())
+        .expect("a free port");
+    container.request.listen = Some(address);
+    (container, address)
+}
+
+fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).expect("somebody listens");
+    stream.set_read_timeout(Some(DEADLINE)).expect("a time-out");
+    stream
+}
+
+fn answer(stream: &mut TcpStream) -> String {
+    let mut text = String::new();
+    stream
+        .read_to_string(&mut text)
+        .expect("an answer and its end");
+    text
+}
+
+#[test]
+fn connections_are_answered_one_after_the_other() {
+    if !can_run() {
+        return;
+    }
+    let (mut created, address) = serving(false);
+    // Before the guest runs: connections queue.
+    let mut early = connect(address);
+    created.start();
+    assert_eq!(answer(&mut early), "hello");
+    for _ in 0..50 {
+        assert_eq!(answer(&mut connect(address)), "hello");
+    }
+    kill(Pid::from_raw(created.pid), Signal::SIGTERM).expect("it runs");
+    assert_eq!(created.wait(), 143, "an idle server ends at once");
+    let container = created.delete();
+    assert_eq!(container.read("stderr"), "");
+}
+
+#[test]
+fn a_client_that_went_away_is_no_harm() {
+    if !can_run() {
+        return;
+    }
+    let (mut created, address) = serving(true);
+    created.start();
+    for _ in 0..20 {
+        drop(connect(address));
+    }
+    let mut stream = connect(address);
+    stream.write_all(b"x").expect("it is open");
+    assert_eq!(answer(&mut stream), "hello");
+    kill(Pid::from_raw(created.pid), Signal::SIGKILL).expect("it runs");
+    assert_eq!(created.wait(), 137);
+    created.delete();
+}
+
+#[test]
+fn an_answer_under_way_is_finished_before_the_end() {
+    if !can_run() {
+        return;
+    }
+    let (mut created, address) = serving(true);
+    created.start();
+    let mut stream = connect(address);
+    eventually("the guest has accepted", || accepted(address));
+    kill(Pid::from_raw(created.pid), Signal::SIGTERM).expect("it runs");
+    assert_eq!(created.try_wait(), None, "it still owes an answer");
+    stream.write_all(b"x").expect("it is open");
+    assert_eq!(answer(&mut stream), "hello");
+    assert_eq!(created.wait(), 143);
+    created.delete();
+}
+
+#[test]
+fn a_second_request_to_stop_does_not_wait() {
+    if !can_run() {
+        return;
+    }
+    let (mut created, address) = serving(true);
+    created.start();
+    let _silent = connect(address);
+    eventually("the guest has accepted", || accepted(address));
+    kill(Pid::from_raw(created.pid), Signal::SIGTERM).expect("it runs");
+    kill(Pid::from_raw(created.pid), Signal::SIGINT).expect("it runs");
+    let code = created.wait();
+    assert!(code == 130 || code == 143, "{code}");
+    created.delete();
+}
+
+/// Whether no connection to the address waits to be accepted (`/proc/net/tcp`: the receive queue
+/// of a listening socket is its number of waiting connections).
+fn accepted(address: SocketAddr) -> bool {
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("proc is there");
+    let port = format!(":{:04X}", address.port());
+    table.lines().any(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        fields.len() > 4
+            && fields[1].ends_with(&port)
+            && fields[3] == "0A"
+            && fields[4].ends_with(":00000000")
+    })
+}
+
+#[test]
+fn a_port_in_use_fails_the_creation() {
+    if !can_run() {
+        return;
+    }
+    let (container, address) = container(false);
+    let _taken = TcpListener::bind(address).expect("it was free");
+    let (failure, _) = container.fail();
+    assert_eq!(failure.reason, FailureReason::InvalidArgument);
+    assert!(
+        failure.message.contains(&address.to_string()),
+        "{}",
+        failure.message
+    );
+    assert!(
+        failure.message.contains("wasmlet.dev/listen"),
+        "{}",
+        failure.message
+    );
+}
+
+#[test]
+fn a_low_port_can_be_bound_and_the_capability_is_gone_afterwards() {
+    if !can_run() {
+        return;
+    }
+    let mut container = Container::new(guests::serves(false));
+    container.request.listen = Some("0.0.0.0:80".parse().expect("an address"));
+    let mut created = container.created();
+    created.start();
+    let pid = created.pid;
+    eventually("the guest runs", || {
+        crate::posture::status(pid, "CapEff").is_some_and(|caps| caps.ends_with("1b"))
+    });
+    kill(Pid::from_raw(created.pid), Signal::SIGTERM).expect("it runs");
+    assert_eq!(created.wait(), 143);
+    created.delete();
+}
+
+#[test]
+fn without_a_listener_stdin_is_stdin() {
+    if !can_run() {
+        return;
+    }
+    let (code, container) = Container::new(guests::serves(false)).run();
+    assert_eq!(
+        code,
+        121,
+        "the guest traps when accept fails: {}",
+        container.read("stderr")
+    );
+}
