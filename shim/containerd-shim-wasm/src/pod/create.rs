@@ -1,0 +1,542 @@
+//! Brings a container up, or leaves nothing of it.
+//!
+//! ```text
+//! request ─▶ spec checked, root file system mounted ─▶ routed ─▶ module compiled ─▶ Created
+//! ```
+//!
+//! Whatever fails, each step takes back what it and the steps before it did.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use wasmlet_protocol::{ContainerRef, CreateRequest as RunnerRequest, GuestKind, PROTOCOL};
+
+use super::Context;
+use super::process::Process;
+use super::request::CreateRequest;
+use crate::annotations::{self, DEFAULT_PORT, Listen, Settings};
+use crate::backend::compile::{self, Artifact, Module};
+use crate::backend::runc::{ProcessIo, Runc};
+use crate::backend::runner::Runner;
+use crate::cgroup::Cgroup;
+use crate::engine::{self, Engine};
+use crate::error::{Error, Result};
+use crate::options::Options;
+use crate::record::{BackendRecord, Init, Record};
+use crate::rootfs::{self, ROOTFS};
+use crate::route::{self, First, Route};
+use crate::spec::{self, Spec};
+use crate::stdio::terminal::ConsoleSocket;
+use crate::stdio::{self, Held, Streams};
+
+/// Who runs the container.
+#[derive(Debug)]
+pub(crate) enum Backend {
+    Wasm {
+        runner: Runner,
+        /// The runner must start it, because there are hooks to run.
+        has_poststart: bool,
+    },
+    Linux {
+        runc: Runc,
+        /// Its processes do not end with its init.
+        shares_pid_namespace: bool,
+    },
+}
+
+/// A container that was created.
+#[derive(Debug)]
+pub(crate) struct Created {
+    pub(crate) backend: Backend,
+    pub(crate) init: Process,
+    pub(crate) pid: i32,
+    pub(crate) cgroup: Cgroup,
+    pub(crate) traces: Traces,
+}
+
+/// What a container leaves on the node besides its processes.
+#[derive(Debug)]
+pub(crate) struct Traces {
+    pub(crate) rootfs: PathBuf,
+    pub(crate) mounted: Mounted,
+    pub(crate) record: PathBuf,
+}
+
+/// Whose the root file system is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mounted {
+    ByUs,
+    ByTheBundle,
+}
+
+impl Traces {
+    /// Removes them; reports what cannot be removed, and goes on.
+    pub(crate) fn remove(&self) -> Result<()> {
+        let unmounted = match self.mounted {
+            Mounted::ByUs => rootfs::unmount_all(&self.rootfs),
+            Mounted::ByTheBundle => Ok(()),
+        };
+        match std::fs::remove_file(&self.record) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                tracing::warn!(path = %self.record.display(), %error, "cannot remove a record");
+            }
+            _ => {}
+        }
+        unmounted.map_err(Error::from)
+    }
+}
+
+/// Creates a container.
+pub(crate) async fn create(context: &Context, request: &CreateRequest) -> Result<Created> {
+    context.paths.create()?;
+    let spec = spec::load(&request.bundle)?;
+    let process = spec
+        .process
+        .as_ref()
+        .ok_or(Error::SpecIncomplete { field: "process" })?;
+    let root = spec
+        .root
+        .as_ref()
+        .ok_or(Error::SpecIncomplete { field: "root" })?;
+    if spec.linux.is_none() {
+        return Err(Error::SpecIncomplete { field: "linux" });
+    }
+    if process.args.first().is_none_or(String::is_empty) {
+        return Err(Error::SpecIncomplete {
+            field: "process.args",
+        });
+    }
+    let rootfs = request.bundle.join(&root.path);
+    let mounted = if request.rootfs.is_empty() {
+        Mounted::ByTheBundle
+    } else {
+        Mounted::ByUs
+    };
+    let traces = Traces {
+        rootfs,
+        mounted,
+        record: context.paths.record(&request.id),
+    };
+    let mount_point = request.bundle.join(ROOTFS);
+    let attempt = async {
+        rootfs::mount_all(&request.rootfs, &mount_point)?;
+        let attempt = Attempt {
+            context,
+            request,
+            spec: &spec,
+            traces: &traces,
+        };
+        attempt.run().await
+    };
+    match attempt.await {
+        Ok((backend, init, pid, cgroup)) => Ok(Created {
+            backend,
+            init,
+            pid,
+            cgroup,
+            traces,
+        }),
+        Err(error) => {
+            if let Err(cleanup) = traces.remove() {
+                let cleanup = crate::chain(&cleanup);
+                tracing::error!(
+                    id = request.id,
+                    cleanup,
+                    "a failed create left something behind"
+                );
+            }
+            Err(error)
+        }
+    }
+}
+
+struct Attempt<'a> {
+    context: &'a Context,
+    request: &'a CreateRequest,
+    spec: &'a Spec,
+    traces: &'a Traces,
+}
+
+type Outcome = Result<(Backend, Process, i32, Cgroup)>;
+
+impl Attempt<'_> {
+    async fn run(&self) -> Outcome {
+        if route::first(self.spec) == First::Sandbox {
+            return self.linux().await;
+        }
+        match self.route()? {
+            Route::Linux => self.linux().await,
+            Route::File(module) => {
+                let func = module.func.clone();
+                let name = module.path_in_image.clone();
+                let module = Module {
+                    file: module.file,
+                    name: name.clone(),
+                    digest: None,
+                };
+                let cache = compile::open_cache(&self.request.options).await?;
+                self.wasm(cache, module, name, func).await
+            }
+            Route::Artifact { tried } => {
+                let cache = compile::open_cache(&self.request.options).await?;
+                let (module, func) = self.layer(&cache, &tried).await?;
+                let name = module.name.clone();
+                self.wasm(cache, module, name, func).await
+            }
+        }
+    }
+
+    fn route(&self) -> Result<Route> {
+        let process = self
+            .spec
+            .process
+            .as_ref()
+            .ok_or(Error::SpecIncomplete { field: "process" })?;
+        let name = process.args.first().ok_or(Error::SpecIncomplete {
+            field: "process.args",
+        })?;
+        let rootfs = &self.traces.rootfs;
+        let is_empty = std::fs::read_dir(rootfs)
+            .map_err(Error::system(format!("read {}", rootfs.display())))?
+            .next()
+            .is_none();
+        if is_empty {
+            return Ok(Route::Artifact {
+                tried: vec![name.clone()],
+            });
+        }
+        let entrypoint = wasmlet_image::rootfs::resolve(
+            rootfs,
+            name,
+            self.spec.env("PATH"),
+            &process.cwd.to_string_lossy(),
+            &wasmlet_image::Limits::default(),
+        )?;
+        Ok(route::route(entrypoint, route::Rootfs::Filled))
+    }
+
+    /// The wasm layer of an OCI artifact, through a short-lived child: talking to containerd takes
+    /// more memory than all the rest of the shim.
+    async fn layer(
+        &self,
+        cache: &wasmlet_cache::Cache,
+        tried: &[String],
+    ) -> Result<(Module, Option<String>)> {
+        let layer = crate::cli::resolve_image::in_child(
+            &self.context.address,
+            &self.context.namespace,
+            &self.request.id,
+            cache,
+            &self.context.reaper,
+        )
+        .await?;
+        let Some(layer) = layer else {
+            let tried = tried.join(", ");
+            return Err(Error::Image(format!(
+                "there is no {tried} in it, and it is no OCI artifact with a wasm layer"
+            )));
+        };
+        let (layer, file) = layer;
+        let func = tried
+            .first()
+            .and_then(|name| name.split_once('#'))
+            .map(|(_, func)| func.to_owned());
+        let name = format!("{} sha256:{}", layer.image, layer.digest);
+        let module = Module {
+            file,
+            name,
+            digest: Some(layer.digest),
+        };
+        Ok((module, func.filter(|func| !func.is_empty())))
+    }
+
+    async fn wasm(
+        &self,
+        cache: Arc<wasmlet_cache::Cache>,
+        module: Module,
+        name: String,
+        invoke: Option<String>,
+    ) -> Outcome {
+        let Self {
+            context,
+            request,
+            spec,
+            ..
+        } = self;
+        let container = spec.annotation(route::CONTAINER_NAME);
+        let settings = annotations::parse(&spec.annotations, container)?;
+        let engine = self.engine(&settings).await?;
+        let profile = engine.profile(settings.profile.as_deref())?.name.clone();
+        let max_memory = max_memory(&settings, spec, &engine)?;
+        let bounds = &request.options.compile;
+        let artifact =
+            compile::artifact(cache, module, &engine, &profile, bounds, &context.reaper).await?;
+
+        let runner = Runner::new(
+            engine.runner.clone(),
+            ContainerRef {
+                id: request.id.clone(),
+                state_root: context.paths.runner_root(),
+            },
+        );
+        self.record(
+            BackendRecord::Runner {
+                program: engine.runner.clone(),
+            },
+            None,
+        )?;
+        let console = self.console()?;
+        let runner_request = RunnerRequest {
+            protocol: PROTOCOL,
+            container: ContainerRef {
+                id: request.id.clone(),
+                state_root: context.paths.runner_root(),
+            },
+            bundle: request.bundle.clone(),
+            rootfs: self.traces.rootfs.clone(),
+            systemd_cgroup: self.systemd_cgroup(),
+            console_socket: console.as_ref().map(|socket| socket.path().to_owned()),
+            name,
+            kind: artifact.compiled.kind,
+            args: arguments(spec, invoke.as_deref()),
+            invoke,
+            profile,
+            max_memory,
+            listen: listen(&settings, &artifact)?,
+        };
+        let (descriptors, mut held) = match console {
+            Some(_) => (None, Held::default()),
+            None => {
+                let (descriptors, held) = self.streams().await?;
+                (Some(descriptors), held)
+            }
+        };
+        let pid = runner
+            .create(&runner_request, artifact.file, descriptors, &context.reaper)
+            .await?;
+        let rest = async {
+            if let Some(console) = console {
+                held = Held::with_terminal(console.accept(&request.streams).await?);
+            }
+            let cgroup = Cgroup::of(pid)?;
+            self.record(
+                BackendRecord::Runner {
+                    program: engine.runner.clone(),
+                },
+                Init::of(pid).ok(),
+            )?;
+            Ok((cgroup, held))
+        };
+        match rest.await {
+            Ok((cgroup, held)) => {
+                let has_poststart = spec
+                    .hooks
+                    .as_ref()
+                    .is_some_and(|hooks| !hooks.poststart.is_empty());
+                let init = Process::created(Some(pid), request.streams.clone(), held);
+                Ok((
+                    Backend::Wasm {
+                        runner,
+                        has_poststart,
+                    },
+                    init,
+                    pid,
+                    cgroup,
+                ))
+            }
+            Err(error) => {
+                if let Err(cleanup) = runner.control("delete", &context.reaper).await {
+                    tracing::error!(
+                        id = request.id,
+                        cleanup = crate::chain(&cleanup),
+                        "cannot undo a create"
+                    );
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn engine(&self, settings: &Settings) -> Result<Engine> {
+        let folder = &self.context.engines;
+        let installed = engine::installed(folder)?;
+        let asked = settings
+            .engine
+            .as_deref()
+            .or(self.request.options.engine.as_deref());
+        let name = engine::choose(asked, &installed, folder)?;
+        let engine = engine::load(folder, name, &self.context.reaper).await?;
+        engine.check(settings)?;
+        let reason = match (&settings.engine, &self.request.options.engine) {
+            (Some(_), _) => "the pod's annotation",
+            (None, Some(_)) => "the handler's default",
+            (None, None) => "auto",
+        };
+        tracing::info!(id = self.request.id, engine = name, reason, "engine chosen");
+        Ok(engine)
+    }
+
+    async fn linux(&self) -> Outcome {
+        let Self {
+            context,
+            request,
+            spec,
+            ..
+        } = self;
+        let runc = Runc::new(
+            request.options.binary_name.as_deref(),
+            context.paths.runc_root(),
+            request.options.systemd_cgroup.unwrap_or(false) || spec.has_systemd_cgroup_path(),
+        );
+        let backend = BackendRecord::Runc {
+            program: runc.program().to_owned(),
+            systemd_cgroup: runc.systemd_cgroup(),
+        };
+        self.record(backend.clone(), None)?;
+        let console = self.console()?;
+        let mut held = Held::default();
+        let io = match &console {
+            Some(socket) => ProcessIo::Console(socket.path().to_owned()),
+            None => {
+                let (descriptors, kept) = self.streams().await?;
+                held = kept;
+                ProcessIo::Descriptors(descriptors)
+            }
+        };
+        let created = runc.create(&request.id, &request.bundle, io, &context.reaper);
+        let rest = async {
+            let pid = match console {
+                // runc waits until its end of the terminal was taken.
+                Some(console) => {
+                    let (pid, terminal) = tokio::join!(created, console.accept(&request.streams));
+                    let pid = pid?;
+                    held = Held::with_terminal(terminal?);
+                    pid
+                }
+                None => created.await?,
+            };
+            let cgroup = Cgroup::of(pid)?;
+            self.record(backend, Init::of(pid).ok())?;
+            Ok((pid, cgroup))
+        };
+        match rest.await {
+            Ok((pid, cgroup)) => {
+                let shares_pid_namespace = !spec.has_own_pid_namespace();
+                let init = Process::created(Some(pid), request.streams.clone(), held);
+                Ok((
+                    Backend::Linux {
+                        runc,
+                        shares_pid_namespace,
+                    },
+                    init,
+                    pid,
+                    cgroup,
+                ))
+            }
+            Err(error) => {
+                if let Err(cleanup) = runc
+                    .delete(&request.id, &request.bundle, &context.reaper)
+                    .await
+                {
+                    tracing::error!(
+                        id = request.id,
+                        cleanup = crate::chain(&cleanup),
+                        "cannot undo a create"
+                    );
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn streams(&self) -> Result<(stdio::Descriptors, Held)> {
+        let Self {
+            context, request, ..
+        } = self;
+        Ok(stdio::open(
+            &request.streams,
+            &request.id,
+            &context.namespace,
+            &context.reaper,
+        )
+        .await?)
+    }
+
+    fn console(&self) -> Result<Option<ConsoleSocket>> {
+        let Streams { terminal, .. } = self.request.streams;
+        if !terminal {
+            return Ok(None);
+        }
+        Ok(Some(ConsoleSocket::bind(
+            self.context.paths.console_socket(&self.request.id),
+        )?))
+    }
+
+    fn systemd_cgroup(&self) -> bool {
+        let Options { systemd_cgroup, .. } = self.request.options;
+        systemd_cgroup.unwrap_or_else(|| self.spec.has_systemd_cgroup_path())
+    }
+
+    fn record(&self, backend: BackendRecord, init: Option<Init>) -> Result<()> {
+        let record = Record {
+            backend,
+            rootfs: self.traces.rootfs.clone(),
+            init,
+        };
+        Ok(record.save(&self.traces.record)?)
+    }
+}
+
+/// The guest's arguments: its own name without the function, then the rest.
+fn arguments(spec: &Spec, invoke: Option<&str>) -> Vec<String> {
+    let mut args = spec
+        .process
+        .as_ref()
+        .map(|process| process.args.clone())
+        .unwrap_or_default();
+    if let (Some(first), Some(function)) = (args.first_mut(), invoke)
+        && let Some(path) = first
+            .strip_suffix(function)
+            .and_then(|rest| rest.strip_suffix('#'))
+    {
+        *first = path.to_owned();
+    }
+    args
+}
+
+/// The cap on linear memory: what the pod asks for, and at most the container's limit less what the
+/// runner itself needs, so that the guest sees `memory.grow` fail before the kernel kills it.
+fn max_memory(settings: &Settings, spec: &Spec, engine: &Engine) -> Result<Option<u64>> {
+    let Some(limit) = spec.memory_limit() else {
+        return Ok(settings.memory);
+    };
+    let reserve = engine.description.memory_reserve;
+    let room = limit
+        .checked_sub(reserve)
+        .filter(|room| *room > 0)
+        .ok_or_else(|| Error::BadRequest {
+            what: format!(
+                "a memory limit of {limit} bytes is too small: {} alone needs {reserve}",
+                engine.description.engine
+            ),
+        })?;
+    Ok(Some(
+        settings.memory.map_or(room, |memory| memory.min(room)),
+    ))
+}
+
+fn listen(settings: &Settings, artifact: &Artifact) -> Result<Option<std::net::SocketAddr>> {
+    let is_module = artifact.compiled.kind == GuestKind::Module;
+    match settings.listen {
+        Listen::At(_) if !is_module => Err(Error::BadRequest {
+            what: "wasmlet.dev/listen hands a listening socket to a core module, and this is a component; \
+                   serving wasi:http is not supported yet"
+                .to_owned(),
+        }),
+        Listen::At(address) => Ok(Some(address)),
+        Listen::IfWanted if is_module && artifact.compiled.wants_listener => {
+            Ok(Some((std::net::Ipv4Addr::UNSPECIFIED, DEFAULT_PORT).into()))
+        }
+        Listen::IfWanted | Listen::None => Ok(None),
+    }
+}

@@ -1,0 +1,311 @@
+//! What the driver does for each verb that was accepted: have the backend do it, record and publish it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use containerd_shim_protos::events::task as messages;
+
+use super::create::Backend;
+use super::driver::{Driver, Exec};
+use super::process::Process;
+use super::request::{AfterCheckpoint, Answer, Reach};
+use super::state::State;
+use crate::backend::runc::ProcessIo;
+use crate::error::{Error, Result};
+use crate::events::{Event, timestamp};
+use crate::reaper::Exit;
+use crate::stdio::terminal::ConsoleSocket;
+use crate::stdio::{self, Held, Streams};
+
+pub(super) const SIGKILL: u32 = 9;
+/// A killed init must be gone within this time; containerd waits 5 s for a clean-up.
+const KILL_TIMEOUT: Duration = Duration::from_secs(4);
+
+impl Driver {
+    pub(super) async fn start(&mut self) -> Result<Answer> {
+        let reaper = &self.context.reaper;
+        match &self.backend {
+            Backend::Wasm {
+                runner,
+                has_poststart: true,
+            } => runner.control("start", reaper).await?,
+            Backend::Wasm {
+                runner,
+                has_poststart: false,
+            } => runner.start()?,
+            Backend::Linux { runc, .. } => runc.start(&self.id, &self.bundle, reaper).await?,
+        }
+        let pid = self.init.state.pid().unwrap_or_default();
+        self.init.state = self.init.state.started(pid);
+        let pid = pid.cast_unsigned();
+        self.publish(&Event::Start(messages::TaskStart {
+            container_id: self.id.clone(),
+            pid,
+            ..Default::default()
+        }));
+        Ok(Answer::Pid(pid))
+    }
+
+    pub(super) fn add_exec(
+        &mut self,
+        exec: String,
+        spec: Vec<u8>,
+        streams: Streams,
+    ) -> Result<Answer> {
+        if self.execs.contains_key(&exec) {
+            return Err(Error::ExecExists {
+                id: self.id.clone(),
+                exec,
+            });
+        }
+        self.publish(&Event::ExecAdded(messages::TaskExecAdded {
+            container_id: self.id.clone(),
+            exec_id: exec.clone(),
+            ..Default::default()
+        }));
+        let process = Process::created(None, streams, Held::default());
+        self.execs.insert(exec, Exec { spec, process });
+        Ok(Answer::Done)
+    }
+
+    pub(super) async fn start_exec(&mut self, exec: String) -> Result<Answer> {
+        let Backend::Linux { runc, .. } = &self.backend else {
+            return Err(
+                self.not_for_wasm("there is no second process to start in a WebAssembly guest")
+            );
+        };
+        let Exec { spec, process } = self.execs.get(&exec).ok_or_else(|| self.unknown(&exec))?;
+        let (reaper, namespace) = (&self.context.reaper, &self.context.namespace);
+        let (pid, held) = if process.streams.terminal {
+            let name = format!("{}-{exec}", self.id);
+            let console = ConsoleSocket::bind(self.context.paths.console_socket(&name))?;
+            let io = ProcessIo::Console(console.path().to_owned());
+            let (pid, terminal) = tokio::join!(
+                runc.exec(&self.id, &exec, spec, &self.bundle, io, reaper),
+                console.accept(&process.streams)
+            );
+            (pid?, Held::with_terminal(terminal?))
+        } else {
+            let (descriptors, held) =
+                stdio::open(&process.streams, &exec, namespace, reaper).await?;
+            let io = ProcessIo::Descriptors(descriptors);
+            (
+                runc.exec(&self.id, &exec, spec, &self.bundle, io, reaper)
+                    .await?,
+                held,
+            )
+        };
+        self.watch(pid, Some(exec.clone()));
+        if let Some(Exec { process, .. }) = self.execs.get_mut(&exec) {
+            process.held = held;
+            process.state = process.state.started(pid);
+        }
+        let pid = pid.cast_unsigned();
+        self.publish(&Event::ExecStarted(messages::TaskExecStarted {
+            container_id: self.id.clone(),
+            exec_id: exec,
+            pid,
+            ..Default::default()
+        }));
+        Ok(Answer::Pid(pid))
+    }
+
+    pub(super) async fn pause(&mut self) -> Result<Answer> {
+        let reaper = &self.context.reaper;
+        match &self.backend {
+            Backend::Wasm { runner, .. } => runner.control("pause", reaper).await?,
+            Backend::Linux { runc, .. } => runc.pause(&self.id, &self.bundle, reaper).await?,
+        }
+        self.init.state = self.init.state.paused();
+        self.publish(&Event::Paused(messages::TaskPaused {
+            container_id: self.id.clone(),
+            ..Default::default()
+        }));
+        Ok(Answer::Done)
+    }
+
+    pub(super) async fn resume(&mut self) -> Result<Answer> {
+        let reaper = &self.context.reaper;
+        match &self.backend {
+            Backend::Wasm { runner, .. } => runner.control("resume", reaper).await?,
+            Backend::Linux { runc, .. } => runc.resume(&self.id, &self.bundle, reaper).await?,
+        }
+        self.init.state = self.init.state.resumed();
+        self.publish(&Event::Resumed(messages::TaskResumed {
+            container_id: self.id.clone(),
+            ..Default::default()
+        }));
+        Ok(Answer::Done)
+    }
+
+    pub(super) async fn kill(
+        &mut self,
+        exec: Option<&str>,
+        signal: u32,
+        reach: Reach,
+    ) -> Result<Answer> {
+        let pid = self.process(exec)?.state.pid();
+        let number = i32::try_from(signal)
+            .ok()
+            .filter(|number| (1..=64).contains(number))
+            .ok_or_else(|| Error::BadRequest {
+                what: format!("there is no signal {signal}"),
+            })?;
+        match (&self.backend, exec, pid) {
+            (Backend::Linux { runc, .. }, None, pid) => {
+                let (all, reaper) = (reach == Reach::Container, &self.context.reaper);
+                let sent = runc.kill(&self.id, signal, all, &self.bundle, reaper).await;
+                // runc refuses a container whose init has just ended, which we may not know yet.
+                // Nothing is left to signal then, whatever its words are.
+                let ended = pid.map(wasmlet_sys::has_ended).transpose();
+                match (sent, ended) {
+                    (Err(_), Ok(Some(true))) => {}
+                    (sent, _) => sent?,
+                }
+            }
+            // A wasm container is one process, so one is all.
+            (Backend::Wasm { .. }, _, Some(pid)) | (Backend::Linux { .. }, Some(_), Some(pid)) => {
+                send(pid, number)?;
+            }
+            (_, _, None) => {}
+        }
+        // A frozen process does not die before it is thawed.
+        if signal == SIGKILL
+            && let (Backend::Wasm { .. }, State::Paused { .. }) = (&self.backend, self.init.state)
+        {
+            self.resume().await?;
+        }
+        Ok(Answer::Done)
+    }
+
+    pub(super) async fn update(&self, resources: &[u8]) -> Result<Answer> {
+        let reaper = &self.context.reaper;
+        match &self.backend {
+            Backend::Wasm { runner, .. } => runner.update(resources, reaper).await?,
+            Backend::Linux { runc, .. } => {
+                runc.update(&self.id, resources, &self.bundle, reaper)
+                    .await?;
+            }
+        }
+        Ok(Answer::Done)
+    }
+
+    pub(super) async fn checkpoint(&self, path: PathBuf, after: AfterCheckpoint) -> Result<Answer> {
+        let Backend::Linux { runc, .. } = &self.backend else {
+            return Err(self.not_for_wasm("a WebAssembly guest cannot be written to disk"));
+        };
+        let leave_running = after == AfterCheckpoint::Continue;
+        let reaper = &self.context.reaper;
+        runc.checkpoint(&self.id, &path, leave_running, &self.bundle, reaper)
+            .await?;
+        self.publish(&Event::Checkpointed(messages::TaskCheckpointed {
+            container_id: self.id.clone(),
+            checkpoint: path.to_string_lossy().into_owned(),
+            ..Default::default()
+        }));
+        Ok(Answer::Done)
+    }
+
+    pub(super) fn resize(&self, exec: Option<&str>, width: u16, height: u16) -> Result<Answer> {
+        let terminal = self.process(exec)?.held.terminal();
+        let terminal = terminal.ok_or_else(|| Error::NoTerminal {
+            id: self.id.clone(),
+        })?;
+        terminal
+            .resize(width, height)
+            .map_err(Error::system("resize the terminal"))?;
+        Ok(Answer::Done)
+    }
+
+    pub(super) fn stats(&self) -> Result<Answer> {
+        Ok(Answer::Usage(self.cgroup.usage()?))
+    }
+
+    pub(super) fn pids(&self) -> Result<Answer> {
+        let added = |pid: u32| {
+            let is = |exec: &Exec| exec.process.state.pid().map(i32::cast_unsigned) == Some(pid);
+            self.execs
+                .iter()
+                .find(|(_, exec)| is(exec))
+                .map(|(name, _)| name.clone())
+        };
+        let processes = self.cgroup.processes()?;
+        Ok(Answer::Processes(
+            processes.into_iter().map(|pid| (pid, added(pid))).collect(),
+        ))
+    }
+
+    pub(super) fn delete_exec(&mut self, exec: &str) -> Result<Answer> {
+        let Exec { process, .. } = self.execs.remove(exec).ok_or_else(|| self.unknown(exec))?;
+        Ok(deleted(&process))
+    }
+
+    pub(super) async fn delete(&mut self) -> Result<Answer> {
+        if let State::Created { pid: Some(pid) } = self.init.state {
+            self.end_unstarted(pid).await?;
+        }
+        let reaper = &self.context.reaper;
+        match &self.backend {
+            Backend::Wasm { runner, .. } => runner.control("delete", reaper).await?,
+            Backend::Linux { runc, .. } => runc.delete(&self.id, &self.bundle, reaper).await?,
+        }
+        self.traces.remove()?;
+        let answer = deleted(&self.init);
+        if let Answer::Deleted { pid, exit } = &answer {
+            self.publish(&Event::Delete(messages::TaskDelete {
+                container_id: self.id.clone(),
+                pid: *pid,
+                exit_status: exit.status,
+                exited_at: Some(timestamp(exit.at)).into(),
+                ..Default::default()
+            }));
+        }
+        Ok(answer)
+    }
+
+    /// Ends an init that waits for its start, and waits until it is gone.
+    pub(super) async fn end_unstarted(&mut self, pid: i32) -> Result<()> {
+        send(pid, SIGKILL.cast_signed())?;
+        let gone = async {
+            while self.init.state.exit().is_none() {
+                match self.ends.join_next().await {
+                    Some(end) => self.ended(end).await,
+                    None => break,
+                }
+            }
+        };
+        tokio::time::timeout(KILL_TIMEOUT, gone)
+            .await
+            .map_err(|elapsed| Error::System {
+                what: format!("end process {pid}"),
+                source: elapsed.into(),
+            })
+    }
+}
+
+fn send(pid: i32, signal: i32) -> Result<()> {
+    let pidfd = match wasmlet_sys::pidfd_open(pid) {
+        Ok(pidfd) => pidfd,
+        // It has just ended: nothing left to signal.
+        Err(error) if error.raw_os_error() == Some(nix::libc::ESRCH) => return Ok(()),
+        Err(error) => return Err(Error::system(format!("reach process {pid}"))(error)),
+    };
+    match wasmlet_sys::pidfd_send_signal(&pidfd, signal) {
+        Err(error) if error.raw_os_error() != Some(nix::libc::ESRCH) => Err(Error::system(
+            format!("send signal {signal} to process {pid}"),
+        )(error)),
+        _ => Ok(()),
+    }
+}
+
+fn deleted(process: &Process) -> Answer {
+    // Only an added process that was never started is deleted without an end.
+    let never = Exit {
+        status: 0,
+        at: std::time::SystemTime::UNIX_EPOCH,
+    };
+    Answer::Deleted {
+        pid: process.state.pid().unwrap_or_default().cast_unsigned(),
+        exit: process.state.exit().unwrap_or(never),
+    }
+}
