@@ -1,0 +1,23 @@
+/* The sandbox of a pod: waits, reaps, ends on SIGTERM and SIGINT. Linux only. */
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static void end(int signal) {
+    (void)signal;
+    _exit(0);
+}
+
+static void reap(int signal) {
+    (void)signal;
+    while (waitpid(-1, 0, WNOHANG) > 0)
+        ;
+}
+
+int main(void) {
+    signal(SIGTERM, end);
+    signal(SIGINT, end);
+    signal(SIGCHLD, reap);
+    for (;;)
+        pause();
+}

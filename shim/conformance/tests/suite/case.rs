@@ -1,0 +1,218 @@
+//! From cases to the trials that the test runner knows.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use libtest_mimic::{Completion, Failed, Trial};
+use wasmlet_conformance::{Ctx, Node, NodeOptions, Runtime, Version, bin_dir, skips_are_failures};
+
+/// A test on every release and on some runtimes.
+pub(crate) struct Case {
+    name: &'static str,
+    runtimes: &'static [Runtime],
+    run: fn(&Ctx),
+    node: NodeKind,
+    elsewhere: Option<Elsewhere>,
+    company: Company,
+}
+
+/// Whether other cases may run at the same time.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Company {
+    /// They may.
+    Any,
+    /// What the case changes is the machine's.
+    None,
+}
+
+/// Where a case shows a fault that is not ours and cannot be tested, and why.
+#[derive(Clone, Copy)]
+struct Elsewhere {
+    is_faulty: fn(Runtime, &Version) -> bool,
+    reason: &'static str,
+}
+
+/// Whose containerd a case may use.
+#[derive(Clone, Copy)]
+enum NodeKind {
+    /// One for all cases of a release.
+    Shared,
+    /// One that dies with the case.
+    Own(fn() -> NodeOptions),
+}
+
+impl Case {
+    /// On runc, on our shim with wasm guests and on our shim with Linux guests.
+    pub(crate) const fn all(name: &'static str, run: fn(&Ctx)) -> Self {
+        Self {
+            name,
+            runtimes: &Runtime::ALL,
+            run,
+            node: NodeKind::Shared,
+            elsewhere: None,
+            company: Company::Any,
+        }
+    }
+
+    /// On our shim with wasm guests.
+    pub(crate) const fn wasm(name: &'static str, run: fn(&Ctx)) -> Self {
+        Self {
+            name,
+            runtimes: &[Runtime::Wasm],
+            run,
+            node: NodeKind::Shared,
+            elsewhere: None,
+            company: Company::Any,
+        }
+    }
+
+    /// On our shim, with wasm and with Linux guests.
+    pub(crate) const fn ours(name: &'static str, run: fn(&Ctx)) -> Self {
+        Self {
+            name,
+            runtimes: &[Runtime::Wasm, Runtime::WasmLinux],
+            run,
+            node: NodeKind::Shared,
+            elsewhere: None,
+            company: Company::Any,
+        }
+    }
+
+    /// With Linux guests: on runc's shim and on ours.
+    pub(crate) const fn linux(name: &'static str, run: fn(&Ctx)) -> Self {
+        Self {
+            name,
+            runtimes: &[Runtime::Runc, Runtime::WasmLinux],
+            run,
+            node: NodeKind::Shared,
+            elsewhere: None,
+            company: Company::Any,
+        }
+    }
+
+    /// Not where something that is not ours is known to be at fault.
+    pub(crate) const fn except(
+        mut self,
+        is_faulty: fn(Runtime, &Version) -> bool,
+        reason: &'static str,
+    ) -> Self {
+        self.elsewhere = Some(Elsewhere { is_faulty, reason });
+        self
+    }
+
+    /// While no other case runs.
+    pub(crate) const fn alone(mut self) -> Self {
+        self.company = Company::None;
+        self
+    }
+
+    /// On a containerd that no other case uses.
+    pub(crate) const fn own_node(mut self) -> Self {
+        self.node = NodeKind::Own(NodeOptions::default);
+        self
+    }
+
+    /// On a containerd of its own with these options.
+    pub(crate) const fn with_node(mut self, options: fn() -> NodeOptions) -> Self {
+        self.node = NodeKind::Own(options);
+        self
+    }
+}
+
+/// Every case of every topic, on every release and runtime asked for.
+pub(crate) fn trials(topics: &[(&'static str, &'static [Case])]) -> Vec<Trial> {
+    let mut trials = Vec::new();
+    for version in Version::wanted() {
+        for (topic, cases) in topics {
+            for case in *cases {
+                for runtime in case.runtimes.iter().filter(|runtime| is_wanted(**runtime)) {
+                    let name = format!("{topic}::{}::{}::{version}", case.name, runtime.name());
+                    let (version, runtime) = (version.clone(), *runtime);
+                    trials.push(Trial::ignorable_test(name, move || {
+                        run(case, &version, runtime)
+                    }));
+                }
+            }
+        }
+    }
+    trials
+}
+
+fn is_wanted(runtime: Runtime) -> bool {
+    match std::env::var("WASMLET_RUNTIMES") {
+        Ok(list) if !list.is_empty() => list.split(',').any(|name| name.trim() == runtime.name()),
+        _ => true,
+    }
+}
+
+fn run(case: &Case, version: &str, runtime: Runtime) -> Result<Completion, Failed> {
+    let version = match usable(version, runtime) {
+        Ok(version) => version,
+        Err(reason) if skips_are_failures() => return Err(reason.into()),
+        Err(reason) => return Ok(Completion::ignored_with(reason)),
+    };
+    if let Some(Elsewhere { is_faulty, reason }) = case.elsewhere
+        && is_faulty(runtime, &version)
+    {
+        return Ok(Completion::ignored_with(reason));
+    }
+    static MACHINE: RwLock<()> = RwLock::new(());
+    let (_shared, _alone) = match case.company {
+        Company::Any => (
+            Some(MACHINE.read().unwrap_or_else(PoisonError::into_inner)),
+            None,
+        ),
+        Company::None => (
+            None,
+            Some(MACHINE.write().unwrap_or_else(PoisonError::into_inner)),
+        ),
+    };
+    let node = match case.node {
+        NodeKind::Shared => shared(&version)?,
+        NodeKind::Own(options) => Arc::new(Node::start(&version, options())),
+    };
+    let ctx = Ctx::new(node, runtime);
+    (case.run)(&ctx);
+    ctx.finish();
+    Ok(Completion::Completed)
+}
+
+/// The release, or why nothing can be tested on it here.
+fn usable(version: &str, runtime: Runtime) -> Result<Version, String> {
+    if !Path::new("/proc/self").exists() || !is_root() {
+        return Err("root is needed: containerd and the shims run as root".to_owned());
+    }
+    let shim = bin_dir().join("containerd-shim-wasm-v1");
+    if runtime.is_ours() && !shim.exists() {
+        return Err(format!(
+            "{} is not there: build it with hack/setup",
+            shim.display()
+        ));
+    }
+    Version::find(version).map_err(|error| error.to_string())
+}
+
+fn is_root() -> bool {
+    wasmlet_conformance::proc::status(std::process::id().cast_signed(), "Uid")
+        .is_some_and(|ids| ids.split_whitespace().nth(1) == Some("0"))
+}
+
+/// Nodes by release; an error stays, so that one broken release fails fast.
+static NODES: Mutex<BTreeMap<String, Result<Arc<Node>, ()>>> = Mutex::new(BTreeMap::new());
+
+fn shared(version: &Version) -> Result<Arc<Node>, Failed> {
+    let mut nodes = NODES.lock().unwrap_or_else(PoisonError::into_inner);
+    let node = nodes.entry(version.name.clone()).or_insert_with(|| {
+        let start = || Arc::new(Node::start(version, NodeOptions::default()));
+        // The panic's message is on stderr already; here only that it must not be tried again.
+        std::panic::catch_unwind(start).map_err(drop)
+    });
+    node.clone()
+        .map_err(|()| format!("containerd {} did not start", version.name).into())
+}
+
+/// Stops the shared nodes.
+pub(crate) fn stop_nodes() {
+    NODES.lock().unwrap_or_else(PoisonError::into_inner).clear();
+}

@@ -1,0 +1,100 @@
+//! What a guest is given: arguments, environment, working folder, user.
+
+use wasmlet_conformance::{Ctx, Image, Runtime, TaskOptions};
+use wasmlet_oci_image::{Image as OciImage, Layer};
+
+use crate::case::Case;
+
+pub(crate) const CASES: &[Case] = &[
+    Case::all("arguments_arrive", arguments_arrive),
+    Case::all("environment_is_the_specs", environment_is_the_specs),
+    Case::all("working_folder_is_set", working_folder_is_set),
+    Case::all(
+        "entrypoint_and_command_are_joined",
+        entrypoint_and_command_are_joined,
+    ),
+];
+
+fn arguments_arrive(ctx: &Ctx) {
+    let exit = ctx.run(
+        "t",
+        "context",
+        TaskOptions::args(["one", "two words", "", "vier=4"]),
+    );
+    let args: Vec<_> = exit
+        .stdout
+        .lines()
+        .filter(|line| line.starts_with("arg "))
+        .collect();
+    assert_eq!(args, ["arg one", "arg two words", "arg ", "arg vier=4"]);
+}
+
+fn environment_is_the_specs(ctx: &Ctx) {
+    let exit = ctx.run_with("t", "context", TaskOptions::default(), |spec| {
+        spec.env("COLOUR=blue").env("EMPTY=").env("EQUALS=a=b")
+    });
+    let mut env: Vec<_> = exit
+        .stdout
+        .lines()
+        .filter_map(|line| line.strip_prefix("env "))
+        .collect();
+    env.sort_unstable();
+    // HOME may be added by a runtime, nothing else.
+    env.retain(|line| !line.starts_with("HOME="));
+    let path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+    assert_eq!(env, ["COLOUR=blue", "EMPTY=", "EQUALS=a=b", path]);
+}
+
+/// The guest's own image with another configuration and more files.
+fn image(ctx: &Ctx, name: &str, change: impl Fn(OciImage, &str) -> OciImage) -> Image {
+    let program = wasmlet_conformance::Guests::shared()
+        .bytes("context", ctx.runtime().target())
+        .expect("the guest can be compiled");
+    let path = if ctx.runtime() == Runtime::Wasm {
+        "app.wasm"
+    } else {
+        "app"
+    };
+    let layer = Layer::new()
+        .file(path, 0o755, program)
+        .folder("work", 0o755)
+        .file("work/here.txt", 0o644, "found\n")
+        .folder("tmp", 0o777);
+    let image = OciImage::new().layer(layer);
+    Image::new(
+        &format!("{name}-{}", ctx.runtime().name()),
+        [change(image, &format!("/{path}"))],
+    )
+}
+
+fn working_folder_is_set(ctx: &Ctx) {
+    let image = image(ctx, "cwd", |image, path| {
+        image.entrypoint([path]).working_dir("/work")
+    });
+    let exit = ctx.run_image("t", &image, TaskOptions::default(), |spec| spec);
+    // WASI has no call that asks for the working folder; its C library starts from "/".
+    if ctx.runtime() != Runtime::Wasm {
+        assert!(exit.stdout.contains("cwd /work\n"), "{exit:?}");
+    }
+    assert!(
+        exit.stdout.contains("here found\n"),
+        "a relative path starts there: {exit:?}"
+    );
+}
+
+fn entrypoint_and_command_are_joined(ctx: &Ctx) {
+    let image = image(ctx, "joined", |image, path| {
+        image
+            .entrypoint([path, "fixed"])
+            .cmd(["default"])
+            .env("FROM_IMAGE=yes")
+    });
+    let exit = ctx.run_image("t", &image, TaskOptions::args(["more"]), |spec| spec);
+    let args: Vec<_> = exit
+        .stdout
+        .lines()
+        .filter(|line| line.starts_with("arg "))
+        .collect();
+    assert_eq!(args, ["arg fixed", "arg default", "arg more"]);
+    assert!(exit.stdout.contains("env FROM_IMAGE=yes\n"), "{exit:?}");
+}

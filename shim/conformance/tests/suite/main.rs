@@ -1,0 +1,58 @@
+//! The conformance tests: every case on every containerd release and runtime it is made for.
+//!
+//! ```text
+//! WASMLET_CONTAINERD_VERSIONS  releases, "1.6.20,2.3.7" by default
+//! WASMLET_RUNTIMES             of "runc,wasm,wasm-linux", all by default
+//! WASMLET_BIN_DIR              folder of the shim and the runners, target/dist/bin by default
+//! WASMLET_REQUIRE=1            what would be skipped fails
+//! ```
+//!
+//! A test's name is `<topic>::<case>::<runtime>::<release>`; arguments are those of any Rust test.
+
+mod bad_input;
+mod cache;
+mod case;
+mod context;
+mod death;
+mod errors;
+mod images;
+mod lifecycle;
+mod limits;
+mod linux;
+mod mounts;
+mod pods;
+mod protocol;
+mod security;
+mod soak;
+mod stdio;
+
+use std::process::ExitCode;
+
+use libtest_mimic::Arguments;
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // Most of a test's time is waiting: more threads than processors.
+    arguments.test_threads.get_or_insert(4);
+    wasmlet_conformance::sweep_stale();
+    let topics: &[(&str, &[case::Case])] = &[
+        ("lifecycle", lifecycle::CASES),
+        ("stdio", stdio::CASES),
+        ("context", context::CASES),
+        ("mounts", mounts::CASES),
+        ("linux", linux::CASES),
+        ("images", images::CASES),
+        ("limits", limits::CASES),
+        ("errors", errors::CASES),
+        ("bad_input", bad_input::CASES),
+        ("cache", cache::CASES),
+        ("security", security::CASES),
+        ("protocol", protocol::CASES),
+        ("soak", soak::CASES),
+        ("death", death::CASES),
+        ("pods", pods::CASES),
+    ];
+    let conclusion = libtest_mimic::run(&arguments, case::trials(topics));
+    case::stop_nodes();
+    conclusion.exit_code()
+}

@@ -1,0 +1,159 @@
+//! stdin, stdout, stderr and terminals: nothing is lost, nothing piles up.
+
+use wasmlet_conformance::{Ctx, LONG, SHORT, TaskOptions, eventually, proc};
+
+use crate::case::Case;
+
+pub(crate) const CASES: &[Case] = &[
+    Case::all("stdout_and_stderr_are_apart", stdout_and_stderr_are_apart),
+    Case::all("stdin_ends_with_close_io", stdin_ends_with_close_io),
+    Case::all(
+        "without_stdin_the_guest_reads_the_end",
+        without_stdin_the_guest_reads_the_end,
+    ),
+    Case::all("nothing_is_lost_at_exit", nothing_is_lost_at_exit),
+    Case::all(
+        "a_slow_reader_grows_no_memory",
+        a_slow_reader_grows_no_memory,
+    ),
+    Case::all(
+        "without_a_reader_kill_still_works",
+        without_a_reader_kill_still_works,
+    ),
+    Case::all("a_terminal_is_a_terminal", a_terminal_is_a_terminal),
+    Case::all("a_terminal_can_be_resized", a_terminal_can_be_resized),
+    Case::all(
+        "stdin_takes_more_than_a_pipe_holds",
+        stdin_takes_more_than_a_pipe_holds,
+    ),
+];
+
+/// What a shim may grow by while nobody reads.
+const GROWTH_BYTES: u64 = 8 << 20;
+
+fn stdout_and_stderr_are_apart(ctx: &Ctx) {
+    let exit = ctx.run("t", "hello", TaskOptions::default());
+    assert_eq!(exit.code, 0);
+    assert_eq!(exit.stdout, "hello from the guest\n");
+    assert_eq!(exit.stderr, "hello on stderr\n");
+}
+
+fn stdin_ends_with_close_io(ctx: &Ctx) {
+    let task = ctx.running("t", "cat", TaskOptions::default().stdin());
+    task.io.write(b"first line\n");
+    task.io.stdout.wait_for("first line", SHORT);
+    task.io.write(b"second line\n");
+    task.io.stdout.wait_for("second line", SHORT);
+    task.io.close_stdin();
+    task.close_io().expect("stdin can be closed");
+    let exit = task.wait();
+    assert_eq!(exit.code, 0);
+    assert_eq!(exit.stdout, "ready\nfirst line\nsecond line\n");
+    assert_eq!(exit.stderr, "end of input\n");
+}
+
+fn without_stdin_the_guest_reads_the_end(ctx: &Ctx) {
+    let exit = ctx.run("t", "cat", TaskOptions::default());
+    assert_eq!((exit.code, exit.stderr.as_str()), (0, "end of input\n"));
+}
+
+fn nothing_is_lost_at_exit(ctx: &Ctx) {
+    const MIB: usize = 4;
+    let exit = ctx.run("t", "flood", TaskOptions::args([MIB.to_string()]));
+    assert_eq!(exit.code, 0);
+    assert_eq!(exit.stdout.len(), MIB << 20);
+    for (number, line) in exit.stdout.lines().enumerate() {
+        assert_eq!(
+            line.trim_end_matches('.').parse(),
+            Ok(number),
+            "line {number} is {line:?}"
+        );
+    }
+}
+
+fn a_slow_reader_grows_no_memory(ctx: &Ctx) {
+    const MIB: usize = 24;
+    let task = ctx.task("t", "flood", TaskOptions::args([MIB.to_string()]));
+    task.io.stdout.pause();
+    let shim = ctx.shim_pid("t");
+    let before = proc::rss(shim).expect("the shim runs");
+    task.start().expect("started");
+    // Blocked for good when it has used no more processor time for a while.
+    let pid = task.pid.cast_signed();
+    let mut last = (String::new(), 0);
+    eventually("the guest is blocked", LONG, || {
+        let used = proc::cpu_ticks(pid).unwrap_or_default();
+        last = if last.0 == used {
+            (used, last.1 + 1)
+        } else {
+            (used, 0)
+        };
+        if last.1 >= 50 {
+            Ok(())
+        } else {
+            Err(format!("{} ticks", last.0))
+        }
+    });
+    assert!(
+        proc::is_running(pid),
+        "with nobody reading the guest cannot have ended"
+    );
+    let grown = proc::rss(shim)
+        .expect("the shim runs")
+        .saturating_sub(before);
+    assert!(
+        grown < GROWTH_BYTES,
+        "the shim grew by {grown} bytes while nobody read"
+    );
+    task.io.stdout.resume();
+    let exit = task.wait();
+    assert_eq!((exit.code, exit.stdout.len()), (0, MIB << 20));
+}
+
+fn without_a_reader_kill_still_works(ctx: &Ctx) {
+    let task = ctx.task("t", "flood", TaskOptions::args(["64"]));
+    task.io.stdout.pause();
+    task.start().expect("started");
+    task.kill(libc::SIGKILL).expect("killed");
+    let event = ctx.events().wait(&task.id, "exit", SHORT);
+    assert_eq!(event.status, 137);
+}
+
+fn a_terminal_is_a_terminal(ctx: &Ctx) {
+    let task = ctx.running("t", "tty", TaskOptions::default().stdin().terminal());
+    task.io.write(b"over the wire\n");
+    let exit = task.wait();
+    assert_eq!(exit.code, 7, "{exit:?}");
+    assert!(exit.stdout.contains("tty 1 1 1\r\n"), "{exit:?}");
+    assert!(exit.stdout.contains("[over the wire]\r\n"), "{exit:?}");
+}
+
+fn a_terminal_can_be_resized(ctx: &Ctx) {
+    let task = ctx.running("t", "tty", TaskOptions::default().stdin().terminal());
+    task.resize(100, 40).expect("resized");
+    // The init's own descriptor 1 is the terminal.
+    let file = std::fs::File::open(format!("/proc/{}/fd/1", task.pid)).expect("the terminal");
+    let size = proc::window_size(&file).expect("a terminal has a size");
+    assert_eq!(size, (100, 40));
+    // While somebody has it open, a terminal has not ended.
+    drop(file);
+    task.io.write(b"\n");
+    assert_eq!(task.wait().code, 7);
+}
+
+fn stdin_takes_more_than_a_pipe_holds(ctx: &Ctx) {
+    let task = ctx.running("t", "cat", TaskOptions::default().stdin());
+    let text: String = (0..20_000)
+        .map(|number| format!("line {number:010}\n"))
+        .collect();
+    task.io.write(text.as_bytes());
+    task.io.close_stdin();
+    task.close_io().expect("stdin can be closed");
+    let exit = task.wait();
+    assert_eq!(exit.code, 0);
+    assert!(
+        exit.stdout == format!("ready\n{text}"),
+        "{} bytes came back",
+        exit.stdout.len()
+    );
+}
