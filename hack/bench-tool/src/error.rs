@@ -1,0 +1,64 @@
+//! What can go wrong while measuring. A figure is never made up for a failed round: the run ends.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why there is no figure.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("cannot reach containerd at {path}")]
+    Connect {
+        path: PathBuf,
+        #[source]
+        source: tonic::transport::Error,
+    },
+    #[error("containerd refused {call} for {id}")]
+    Call {
+        call: &'static str,
+        id: String,
+        #[source]
+        source: Box<tonic::Status>,
+    },
+    #[error("{id} did not get to {what} within {seconds} s")]
+    Late {
+        id: String,
+        what: &'static str,
+        seconds: u64,
+    },
+    #[error("{id} wrote {got:?}, expected {expected:?}; on stderr: {stderr:?}")]
+    Output {
+        id: String,
+        got: String,
+        expected: &'static str,
+        stderr: String,
+    },
+    #[error("{id} ended with exit code {code}, expected 0; on stderr: {stderr:?}")]
+    Exit {
+        id: String,
+        code: u32,
+        stderr: String,
+    },
+    #[error("cannot build the image")]
+    Image(#[from] wasmlet_oci_image::Error),
+    #[error("the image {name} has no layers to unpack")]
+    NoLayers { name: String },
+    #[error("importing {name} failed: {output}")]
+    Import { name: String, output: String },
+    #[error("{path}")]
+    File {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{path} has no line {line:?}")]
+    Proc { path: PathBuf, line: &'static str },
+    #[error("the init {init} of {id} is a child of process 1, so its shim cannot be told")]
+    Orphan { id: String, init: u32 },
+    #[error("cannot build the async runtime")]
+    Runtime(#[source] io::Error),
+}
+
+pub(crate) fn file(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Error {
+    let path = path.into();
+    move |source| Error::File { path, source }
+}

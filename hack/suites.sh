@@ -1,0 +1,184 @@
+# shellcheck shell=bash
+# The suites of hack/test: their order, one line about each, and what they do. Sourced by hack/test.
+# Each runs in a process of its own with `set -e`; what it prints is its log. A line written to
+# $logs/SUITE.note appears beside its result.
+
+# shellcheck disable=SC2034 # all three are used by hack/test
+# Cheapest first.
+suites=(fmt ledger deny clippy doc unit build guests model conformance cgroup-v2 demo bench-smoke)
+
+# shellcheck disable=SC2034
+declare -A suite_text=(
+    [fmt]="formatting of Rust, and shellcheck on every script"
+    [ledger]="our advisory ledger, the changelog and the decisions; what each program must not link"
+    [deny]="licences, bans and sources of dependencies; public advisories where the database is reachable"
+    [clippy]="clippy on everything, warnings are errors"
+    [doc]="documentation builds without a warning"
+    [unit]="tests of all crates, their documentation's examples included, that need no containerd"
+    [build]="the static programs of the node"
+    [guests]="the examples build, and their own lints and tests pass"
+    [model]="the example's model is as accurate as promised"
+    [conformance]="the shim through real containerd and raw ttrpc, and the same tests on runc"
+    [cgroup-v2]="the shim on pure cgroup v2 with systemd as process 1, in an emulated machine"
+    [demo]="hack/demo answers, and leaves nothing behind"
+    [bench-smoke]="every benchmark runs (a few rounds; no figure is judged)"
+)
+# shellcheck disable=SC2034
+declare -A suite_root=([conformance]=yes [cgroup-v2]=yes [demo]=yes [bench-smoke]=yes)
+
+note() { echo "$*" >"$logs/$(suite_name).note"; }
+# suite_bench_smoke → bench-smoke, for whichever suite is calling.
+suite_name() {
+    local caller
+    for caller in "${FUNCNAME[@]}"; do
+        case $caller in
+            suite_name) ;;
+            suite_*) echo "${caller#suite_}" | tr _ - ;;
+        esac
+    done
+}
+
+need_rustup_component() {
+    cargo "$1" --version >/dev/null 2>&1 ||
+        die "cargo $1 is missing: install rustup and run: rustup component add $2 (Debian's compiler in the cache folder has none)"
+}
+
+# Every script of the repository, by what its first line says.
+scripts() {
+    git -C "$root" ls-files -z --cached --others --exclude-standard |
+        while IFS= read -r -d '' file; do
+            [ -f "$root/$file" ] || continue
+            case $file in
+                *.sh) echo "$root/$file" ;;
+                *.*) ;;
+                *) head -n 1 "$root/$file" | tr -d '\0' | grep -Eq '^#!.*\b(ba)?sh$' && echo "$root/$file" ;;
+            esac || true
+        done
+}
+
+suite_fmt() {
+    use_cargo
+    need_rustup_component fmt rustfmt
+    cd "$root"
+    cargo fmt --all --check
+    local list
+    mapfile -t list < <(scripts)
+    [ ${#list[@]} -gt 5 ] || die "found only ${#list[@]} scripts: is this a git clone?"
+    shellcheck "${list[@]}"
+    note "${#list[@]} scripts"
+}
+
+suite_ledger() {
+    use_cargo
+    cd "$root"
+    cargo test --locked --package wasmlet-repo-checks
+    "$root/hack/build" --check-only
+}
+
+suite_deny() {
+    "$root/hack/setup" tools
+    use_cargo
+    cd "$root"
+    local deny
+    deny=$(echo "$cache"/tools/cargo-deny-*/bin/cargo-deny)
+    "$deny" --locked check licenses bans sources
+    # The database lives on a code-hosting site that not every machine reaches.
+    if ! timeout 90 "$deny" --locked fetch db; then
+        note "advisory database not reachable: only docs/advisories.toml was checked (suite ledger)"
+        return
+    fi
+    if "$deny" --locked --offline check advisories; then
+        note "no public advisory applies"
+    else
+        # Reported, not blocking: a fresh advisory would turn every change red at once.
+        note "WARNING: public advisories apply, see $logs/deny.log"
+    fi
+}
+
+suite_clippy() {
+    use_cargo
+    need_rustup_component clippy clippy
+    cd "$root"
+    cargo clippy --locked --workspace --all-targets -- -D warnings
+    # The features that the programs are built with, which the line above never sees alone.
+    cargo clippy --locked --package wasmlet-wasmtime --no-default-features --features runner -- -D warnings
+    cargo clippy --locked --package wasmlet-wasmtime --no-default-features --features compiler -- -D warnings
+}
+
+suite_doc() {
+    use_cargo
+    cd "$root"
+    RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items
+}
+
+suite_unit() {
+    use_cargo
+    cd "$root"
+    cargo test --locked --workspace --exclude wasmlet-conformance --exclude wasmlet-repo-checks
+}
+
+suite_build() {
+    "$root/hack/build"
+}
+
+suite_guests() {
+    "$root/hack/setup" guests
+    local built=0 example
+    for example in "$root"/examples/*/build; do
+        [ -x "$example" ] || continue
+        echo "== $example"
+        "$example"
+        built=$((built + 1))
+        [ ! -x "${example%/build}/test" ] || "${example%/build}/test"
+    done
+    [ "$built" -gt 0 ] || die "no examples/*/build found"
+    note "$built examples"
+}
+
+suite_model() {
+    local check=$root/examples/inference/model/check
+    [ -x "$check" ] || die "$check is missing or not executable"
+    "$check"
+}
+
+suite_conformance() {
+    local versions version
+    IFS=, read -ra versions <<<"$WASMLET_CONTAINERD_VERSIONS"
+    "$root/hack/setup" base guests
+    for version in "${versions[@]}"; do
+        "$root/hack/setup" "containerd:$version"
+    done
+    "$root/hack/build"
+    use_cargo
+    cd "$root"
+    # What a test would skip for lack of something is a failure here: everything was installed above.
+    WASMLET_REQUIRE=1 WASMLET_BIN_DIR=$target/dist/bin \
+        cargo test --locked --package wasmlet-conformance
+    note "containerd ${WASMLET_CONTAINERD_VERSIONS//,/, }"
+}
+
+suite_cgroup_v2() {
+    if [ "$(uname -m)" != x86_64 ]; then
+        note "not run: hack/vm emulates x86_64 only"
+        return
+    fi
+    "$root/hack/build"
+    "$root/hack/vm"
+    note "$(grep -ac '^ok ' "$logs/vm.log") checks"
+}
+
+suite_demo() {
+    "$root/hack/demo" --self-test | tee "$logs/demo-run.log"
+    # Left running and ended by hand, there must be nothing left either.
+    "$root/hack/demo" --keep
+    "$root/hack/demo" --stop
+    "$root/hack/demo" --check-leftovers
+    note "$(sed -n 's/.*\(answer: .*\)/\1/p' "$logs/demo-run.log")"
+}
+
+suite_bench_smoke() {
+    local what
+    for what in $("$root/hack/bench" --list | cut -d' ' -f1); do
+        "$root/hack/bench" --smoke "$what"
+    done
+}
