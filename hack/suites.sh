@@ -114,7 +114,7 @@ suite_doc() {
 suite_unit() {
     use_cargo
     cd "$root"
-    cargo test --locked --workspace --exclude wasmlet-conformance --exclude wasmlet-repo-checks
+    cargo test --locked --no-fail-fast --workspace --exclude wasmlet-conformance --exclude wasmlet-repo-checks
 }
 
 suite_build() {
@@ -136,9 +136,8 @@ suite_guests() {
 }
 
 suite_model() {
-    local check=$root/examples/inference/model/check
-    [ -x "$check" ] || die "$check is missing or not executable"
-    "$check"
+    "$root/hack/setup" model
+    "$root/examples/inference/model/check"
 }
 
 suite_conformance() {
@@ -152,8 +151,12 @@ suite_conformance() {
     use_cargo
     cd "$root"
     # What a test would skip for lack of something is a failure here: everything was installed above.
-    WASMLET_REQUIRE=1 WASMLET_BIN_DIR=$target/dist/bin \
-        cargo test --locked --package wasmlet-conformance
+    export WASMLET_REQUIRE=1
+    for version in "${versions[@]}"; do
+        WASMLET_CONTAINERD_BIN=$(containerd_bin "$version") \
+            cargo test --locked --package wasmlet-image --features containerd --test containerd
+    done
+    WASMLET_BIN_DIR=$target/dist/bin cargo test --locked --package wasmlet-conformance
     note "containerd ${WASMLET_CONTAINERD_VERSIONS//,/, }"
 }
 
@@ -169,6 +172,10 @@ suite_cgroup_v2() {
 
 suite_demo() {
     "$root/hack/demo" --self-test | tee "$logs/demo-run.log"
+    # The second example: a model of the user's, as large as MobileNetV2, in the same 64 MiB.
+    local model=$target/examples/inference-byo/model
+    python3 "$root/examples/inference-byo/make-mobilenetv2.py" "$model"
+    "$root/hack/demo" --model "$model" --self-test
     # Left running and ended by hand, there must be nothing left either.
     "$root/hack/demo" --keep
     "$root/hack/demo" --stop

@@ -7,7 +7,6 @@ base_packages=(
     curl               # the demo talks to the container with it
     gcc libc6-dev      # the linker; libc.a for static programs
     iproute2           # the demo's network namespace and bridge
-    iptables           # the demo's way out of a policy that drops forwarded packets
     jq                 # scripts read JSON with it
     libseccomp-dev     # libseccomp.a, linked into the runner
     pkg-config         # finds it
@@ -19,13 +18,14 @@ base_packages=(
     xz-utils zstd      # unpacking
 )
 
-base_missing() {
+# Which of these packages are not installed.
+missing_packages() {
     local package
     # One call: dpkg-query is slow enough to notice when called for each. It fails for names it does
     # not know, which are missing ones too.
-    { dpkg-query -W -f '${db:Status-Status} ${Package}\n' "${base_packages[@]}" 2>/dev/null || true; } |
+    { dpkg-query -W -f '${db:Status-Status} ${Package}\n' "$@" 2>/dev/null || true; } |
         sed -n 's/^installed //p' | sort >"$scratch/installed"
-    for package in "${base_packages[@]}"; do
+    for package in "$@"; do
         grep -qx "$package" "$scratch/installed" || echo "$package"
     done
 }
@@ -46,15 +46,19 @@ install_packages() {
     return "$status"
 }
 
-setup_base() {
+# setup_packages PACKAGE…: installs those that are missing.
+setup_packages() {
     local missing
-    missing=$(base_missing | tr '\n' ' ')
-    if [ -n "$missing" ]; then
-        [ "$(id -u)" = 0 ] || die "these Debian packages are missing: $missing— install them with: sudo apt-get install ${missing% }"
-        # shellcheck disable=SC2086 # a list of names
-        step "installing Debian packages: ${missing% }" "$logs/setup-packages.log" install_packages $missing
-        did "installed Debian packages: ${missing% }"
-    fi
+    missing=$(missing_packages "$@" | tr '\n' ' ')
+    [ -n "$missing" ] || return 0
+    [ "$(id -u)" = 0 ] || die "these Debian packages are missing: $missing— install them with: sudo apt-get install ${missing% }"
+    # shellcheck disable=SC2086 # a list of names
+    step "installing Debian packages: ${missing% }" "$logs/setup-packages.log" install_packages $missing
+    did "installed Debian packages: ${missing% }"
+}
+
+setup_base() {
+    setup_packages "${base_packages[@]}"
     setup_rust
 }
 

@@ -42,9 +42,7 @@ setup_zig() {
     [ ! -x "$cache/zig/ziglang/zig" ] || return 0
     pip=(python3 -m pip)
     if ! "${pip[@]}" --version >/dev/null 2>&1; then
-        need_root "installing python3-pip"
-        step "installing Debian packages: python3-pip" "$logs/setup-pip.log" install_packages python3-pip
-        did "installed Debian packages: python3-pip"
+        setup_packages python3-pip
     fi
     step "fetching the C compiler for guests (zig $zig_version)" "$logs/setup-zig.log" unpack_zig
     did "unpacked zig $zig_version into $cache/zig"

@@ -107,7 +107,7 @@ impl<'a> Cri<'a> {
         let config = api::PodSandboxConfig {
             metadata: Some(api::PodSandboxMetadata {
                 name: name.to_owned(),
-                uid: uid.clone(),
+                uid,
                 namespace: "conformance".to_owned(),
                 attempt: 0,
             }),

@@ -122,13 +122,7 @@ impl Ctx {
         spec: impl FnOnce(SpecBuilder) -> SpecBuilder,
     ) -> Result<Task<'_>, Status> {
         let rootfs = self.container(name, image, &options, spec)?;
-        Task::create(
-            self,
-            &self.id(name),
-            rootfs,
-            options.stdin,
-            options.terminal,
-        )
+        Task::create(self, &self.id(name), rootfs, &options)
     }
 
     /// The container of [`Self::try_task`] without a task; gives the mounts of its root.
@@ -157,7 +151,7 @@ impl Ctx {
     /// Another task of a container whose first one was deleted.
     #[track_caller]
     pub fn again(&self, name: &str, rootfs: Vec<Mount>) -> Task<'_> {
-        match Task::create(self, &self.id(name), rootfs, false, false) {
+        match Task::create(self, &self.id(name), rootfs, &TaskOptions::default()) {
             Ok(task) => task,
             Err(status) => panic!("cannot create another task of {name}: {status}"),
         }

@@ -32,6 +32,7 @@ mod runtime;
 mod spec;
 mod stdio;
 mod task;
+mod tmpfs;
 mod version;
 mod wait;
 
@@ -41,13 +42,14 @@ pub use ctx::Ctx;
 pub use events::{Event, EventLog};
 pub use guests::{GuestError, Guests, Target};
 pub use images::{Image, ImageForm};
-pub use node::{Node, NodeOptions, bin_dir, sweep_stale};
+pub use node::{NAMESPACE, Node, NodeOptions, bin_dir, sweep_stale};
 pub use oracle::{Oracle, Residue};
 pub use raw::{Raw, Refusal, Service, socket_path};
 pub use runtime::Runtime;
 pub use spec::SpecBuilder;
 pub use stdio::{Fifos, Reader};
 pub use task::{Exit, Task, TaskOptions};
+pub use tmpfs::Tmpfs;
 pub use version::{Version, VersionError};
 pub use wait::{LONG, SHORT, eventually, wait_for};
 

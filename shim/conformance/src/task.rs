@@ -36,6 +36,8 @@ pub struct TaskOptions {
     pub stdin: bool,
     /// Give the process a terminal.
     pub terminal: bool,
+    /// Where output goes instead of the FIFOs: a `file://` or `binary://` URI.
+    pub log: Option<String>,
     /// Changes the spec at last.
     pub spec: Option<fn(SpecBuilder) -> SpecBuilder>,
 }
@@ -53,6 +55,14 @@ impl TaskOptions {
     #[must_use]
     pub fn stdin(mut self) -> Self {
         self.stdin = true;
+        self
+    }
+
+    /// Sends output to a `file://` or `binary://` URI. The FIFOs stay silent, so wait with
+    /// [`Task::wait_code`].
+    #[must_use]
+    pub fn log(mut self, uri: impl Into<String>) -> Self {
+        self.log = Some(uri.into());
         self
     }
 
@@ -149,16 +159,19 @@ impl<'a> Task<'a> {
         ctx: &'a Ctx,
         id: &str,
         rootfs: Vec<Mount>,
-        stdin: bool,
-        terminal: bool,
+        options: &TaskOptions,
     ) -> Answer<Self> {
+        let TaskOptions {
+            stdin, terminal, ..
+        } = *options;
         let io = Fifos::make(&ctx.node().base().join("fifo"), id, stdin, terminal);
+        let output = |fifo| options.log.clone().unwrap_or_else(|| path_of(fifo));
         let request = CreateTaskRequest {
             container_id: id.to_owned(),
             rootfs,
             stdin: path_of(io.stdin.as_deref()),
-            stdout: path_of(Some(io.stdout.path())),
-            stderr: path_of(io.stderr.as_ref().map(crate::Reader::path)),
+            stdout: output(Some(io.stdout.path())),
+            stderr: output(io.stderr.as_ref().map(crate::Reader::path)),
             terminal,
             ..CreateTaskRequest::default()
         };

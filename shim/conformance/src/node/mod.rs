@@ -32,7 +32,7 @@ pub(crate) use remove::cgroups_where;
 pub use remove::sweep_stale;
 
 /// containerd namespace of the tests that use its client API.
-pub(crate) const NAMESPACE: &str = "conf";
+pub const NAMESPACE: &str = "conf";
 
 /// How a node differs from the usual one.
 #[derive(Debug, Clone, Default)]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::json;
 use wasmlet_conformance::{
-    Ctx, Exit, LONG, PodContainer, Runtime, SHORT, TaskOptions, eventually, proc,
+    Ctx, Exit, LONG, PodContainer, Runtime, SHORT, TaskOptions, Tmpfs, eventually, proc,
 };
 use wasmlet_protocol::ExitCode;
 
@@ -154,12 +154,12 @@ fn the_cri_says_oom_killed(ctx: &Ctx) {
     let pod = cri.pod("p", &[]);
     let scratch = ctx.node().base().join("temp").join(ctx.id("scratch"));
     fs::create_dir_all(&scratch).expect("a folder can be made");
-    let mounted = Tmpfs::on(scratch);
+    let mounted = Tmpfs::on(scratch, "size=256m");
     let options = PodContainer {
         args: vec!["/scratch/f".to_owned()],
         memory: i64::try_from(32 * MIB).expect("fits"),
         mounts: vec![(
-            mounted.0.display().to_string(),
+            mounted.path().display().to_string(),
             "/scratch".to_owned(),
             false,
         )],
@@ -173,31 +173,6 @@ fn the_cri_says_oom_killed(ctx: &Ctx) {
     }
     assert_eq!(status.exit_code, 137);
     pod.delete().expect("deleted");
-}
-
-/// A tmpfs of a test, gone with it.
-struct Tmpfs(PathBuf);
-
-impl Tmpfs {
-    fn on(path: PathBuf) -> Self {
-        use nix::mount::{MsFlags, mount};
-        mount(
-            Some("tmpfs"),
-            &path,
-            Some("tmpfs"),
-            MsFlags::empty(),
-            Some("size=256m"),
-        )
-        .expect("a tmpfs can be mounted");
-        Self(path)
-    }
-}
-
-impl Drop for Tmpfs {
-    fn drop(&mut self) {
-        // The node's removal would find it otherwise.
-        let _ = nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH);
-    }
 }
 
 fn usage_is_charged_to_the_container(ctx: &Ctx) {

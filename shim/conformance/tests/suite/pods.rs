@@ -171,11 +171,9 @@ fn stats_of_a_container_are_not_zero(ctx: &Ctx) {
         let value = |value: Option<k8s_cri::v1::UInt64Value>| value.map_or(0, |v| v.value);
         let cpu = stats
             .cpu
-            .clone()
             .map_or(0, |cpu| value(cpu.usage_core_nano_seconds));
         let memory = stats
             .memory
-            .clone()
             .map_or(0, |memory| value(memory.working_set_bytes));
         if cpu > 0 && memory > 0 {
             Ok(())

@@ -1,6 +1,10 @@
 //! stdin, stdout, stderr and terminals: nothing is lost, nothing piles up.
 
-use wasmlet_conformance::{Ctx, LONG, SHORT, TaskOptions, eventually, proc};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+use wasmlet_conformance::{Ctx, LONG, NAMESPACE, SHORT, TaskOptions, Tmpfs, eventually, proc};
 
 use crate::case::Case;
 
@@ -26,6 +30,13 @@ pub(crate) const CASES: &[Case] = &[
         "stdin_takes_more_than_a_pipe_holds",
         stdin_takes_more_than_a_pipe_holds,
     ),
+    Case::all("a_file_takes_the_output", a_file_takes_the_output),
+    Case::all("a_logger_takes_the_output", a_logger_takes_the_output),
+    Case::ours(
+        "a_logger_that_is_missing_is_named",
+        a_logger_that_is_missing_is_named,
+    ),
+    Case::ours("a_full_log_disk_is_the_guests_error", a_full_log_disk).alone(),
 ];
 
 /// What a shim may grow by while nobody reads.
@@ -156,4 +167,100 @@ fn stdin_takes_more_than_a_pipe_holds(ctx: &Ctx) {
         "{} bytes came back",
         exit.stdout.len()
     );
+}
+
+/// A path of the test's in the node's folder for temporary files.
+fn temp(ctx: &Ctx, name: &str) -> PathBuf {
+    ctx.node().base().join("temp").join(ctx.id(name))
+}
+
+fn run_into(ctx: &Ctx, uri: String) {
+    let task = ctx.task("t", "hello", TaskOptions::default().log(uri));
+    task.start().expect("started");
+    assert_eq!(task.wait_code(LONG).expect("ended"), 0);
+    task.delete().expect("deleted");
+}
+
+fn a_file_takes_the_output(ctx: &Ctx) {
+    let file = temp(ctx, "log");
+    fs::write(&file, "before\n").expect("written");
+    run_into(ctx, format!("file://{}", file.display()));
+    eventually(
+        "both lines are in the file, behind what was there",
+        SHORT,
+        || {
+            let text = fs::read_to_string(&file).expect("a file");
+            let mut lines: Vec<_> = text.lines().collect();
+            lines.sort_unstable();
+            if text.starts_with("before\n")
+                && lines == ["before", "hello from the guest", "hello on stderr"]
+            {
+                Ok(())
+            } else {
+                Err(text)
+            }
+        },
+    );
+}
+
+fn a_logger_takes_the_output(ctx: &Ctx) {
+    let (program, out) = (temp(ctx, "logger"), temp(ctx, "logged"));
+    // containerd's protocol: output on 3, errors on 4, and 5 is closed when it is ready.
+    let script = r#"#!/bin/sh
+exec 5>&-
+{
+    echo "$CONTAINER_NAMESPACE $CONTAINER_ID $1"
+    /bin/cat <&3
+    /bin/cat <&4
+} >"$2.new"
+/bin/mv "$2.new" "$2"
+"#;
+    fs::write(&program, script).expect("written");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("a program");
+    run_into(
+        ctx,
+        format!("binary://{}?to={}", program.display(), out.display()),
+    );
+    let logged = eventually("the logger ends", SHORT, || {
+        fs::read_to_string(&out).map_err(|error| error.to_string())
+    });
+    let expected = format!(
+        "{} {} to\nhello from the guest\nhello on stderr\n",
+        NAMESPACE,
+        ctx.id("t")
+    );
+    assert_eq!(logged, expected);
+}
+
+fn a_logger_that_is_missing_is_named(ctx: &Ctx) {
+    let options = TaskOptions::default().log("binary:///no/such/logger");
+    let refused = ctx
+        .try_task("t", &ctx.image("hello"), options, |spec| spec)
+        .err()
+        .expect("there is no logger");
+    assert!(
+        refused
+            .message()
+            .contains("the logger /no/such/logger did not start: No such file or directory"),
+        "{refused}"
+    );
+}
+
+fn a_full_log_disk(ctx: &Ctx) {
+    let folder = temp(ctx, "small");
+    fs::create_dir_all(&folder).expect("a folder");
+    let disk = Tmpfs::on(folder, "size=64k");
+    let uri = format!("file://{}/log", disk.path().display());
+    let task = ctx.task("t", "flood", TaskOptions::args(["1"]).log(uri));
+    let shim = ctx.shim_pid("t");
+    task.start().expect("started");
+    assert_eq!(
+        task.wait_code(LONG).expect("ended"),
+        1,
+        "the guest was told that its write failed"
+    );
+    assert!(proc::is_running(shim), "the shim lives");
+    task.delete().expect("deleted");
+    drop(disk);
+    assert_eq!(ctx.run("after", "hello", TaskOptions::default()).code, 0);
 }

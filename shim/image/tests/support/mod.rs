@@ -22,6 +22,8 @@ pub(crate) const NAMESPACE: &str = "image-test";
 pub(crate) struct Node {
     // Before the folder, which it writes to until it is dead.
     containerd: Daemon,
+    /// Where its programs are.
+    bin: PathBuf,
     pub(crate) cache: Cache,
     pub(crate) temp: tempfile::TempDir,
 }
@@ -35,18 +37,39 @@ impl Drop for Daemon {
     }
 }
 
+/// The folder with containerd's programs, or why none can be started.
+fn usable() -> Result<PathBuf, String> {
+    let bin = std::env::var_os("WASMLET_CONTAINERD_BIN")
+        .map(PathBuf::from)
+        .ok_or("WASMLET_CONTAINERD_BIN names no folder with containerd")?;
+    let uid = |me: fs::Metadata| std::os::unix::fs::MetadataExt::uid(&me);
+    if !fs::metadata("/proc/self").is_ok_and(|me| uid(me) == 0) {
+        return Err("containerd needs root".to_owned());
+    }
+    Ok(bin)
+}
+
 impl Node {
-    /// `None` (and a line that says so) where containerd cannot run.
+    /// `None` (and a line that says so) where containerd cannot run. `WASMLET_CONTAINERD_BIN` names the
+    /// folder with `containerd` and `ctr`; `hack/test conformance` sets it, and `WASMLET_REQUIRE=1`,
+    /// with which what would be skipped fails.
     pub(crate) fn start() -> Option<Node> {
         Node::start_with(|_| {})
     }
 
     pub(crate) fn start_with(prepare: impl FnOnce(&Path)) -> Option<Node> {
-        if !fs::metadata("/proc/self").is_ok_and(|me| std::os::unix::fs::MetadataExt::uid(&me) == 0)
-        {
-            println!("skipped: containerd needs root");
-            return None;
+        match usable() {
+            Ok(bin) => Some(Node::start_from(bin, prepare)),
+            Err(reason) => {
+                let required = std::env::var_os("WASMLET_REQUIRE").is_some_and(|on| on == "1");
+                assert!(!required, "{reason}");
+                println!("skipped: {reason}");
+                None
+            }
         }
+    }
+
+    fn start_from(bin: PathBuf, prepare: impl FnOnce(&Path)) -> Node {
         let temp = tempfile::Builder::new()
             .prefix("wasmlet-")
             .tempdir()
@@ -64,18 +87,14 @@ impl Node {
         let log = fs::File::create(at("log")).expect("it can be made");
         // Dies with the test, even when that is killed.
         let spawned = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL", "containerd", "--config"])
+            .args(["--pdeathsig", "KILL"])
+            .arg(bin.join("containerd"))
+            .arg("--config")
             .arg(at("config.toml"))
             .stdout(Stdio::null())
             .stderr(log)
             .spawn();
-        let containerd = match spawned {
-            Ok(child) => Daemon(child),
-            Err(error) => {
-                println!("skipped: cannot start containerd: {error}");
-                return None;
-            }
-        };
+        let containerd = Daemon(spawned.expect("setpriv (of util-linux) starts"));
         let options = Options {
             dir: at("cache"),
             run_dir: at("run"),
@@ -84,11 +103,12 @@ impl Node {
         let cache = Cache::open(options).expect("the store opens");
         let mut node = Node {
             containerd,
+            bin,
             cache,
             temp,
         };
         node.wait_until_it_answers();
-        Some(node)
+        node
     }
 
     fn wait_until_it_answers(&mut self) {
@@ -111,7 +131,7 @@ impl Node {
     }
 
     fn ctr_command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new("ctr");
+        let mut command = Command::new(self.bin.join("ctr"));
         command
             .arg("--address")
             .arg(self.address())
