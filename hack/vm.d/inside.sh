@@ -39,7 +39,7 @@ compilations() { journalctl --boot --no-pager --output=cat _PID=1 --grep='^Start
 compile_bound() {
     local output status=0
     cat >/run/bound.toml <<OPTIONS
-CacheDir = "/run/bound-cache"
+CacheDir = "/var/lib/bound-cache"
 CompileMemoryBytes = $((6 * mebibyte))
 OPTIONS
     output=$(ctr run --rm --runtime "$runtime" --runtime-config-path /run/bound.toml "$(image hello)" bound 2>&1) || status=$?

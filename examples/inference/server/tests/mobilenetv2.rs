@@ -61,7 +61,10 @@ fn it_is_loaded_prepared_for_and_run_as_onnxruntime_does() {
             let class: usize = class.parse().expect("a class");
             let expected: f32 = expected.parse().expect("a score");
             let score = scores[class];
-            assert!((score - expected).abs() < 1e-2, "{class}: {score} is not {expected}");
+            assert!(
+                (score - expected).abs() < 1e-2,
+                "{class}: {score} is not {expected}"
+            );
         }
         compared += 1;
     }

@@ -207,6 +207,8 @@ fn a_logger_takes_the_output(ctx: &Ctx) {
     let (program, out) = (temp(ctx, "logger"), temp(ctx, "logged"));
     // containerd's protocol: output on 3, errors on 4, and 5 is closed when it is ready.
     let script = r#"#!/bin/sh
+# It is asked to end when the task is deleted, and has to write what it has before.
+trap '' TERM
 exec 5>&-
 {
     echo "$CONTAINER_NAMESPACE $CONTAINER_ID $1"

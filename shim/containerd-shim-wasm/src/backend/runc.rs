@@ -5,6 +5,7 @@
 
 use std::ffi::OsStr;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -235,6 +236,39 @@ impl Runc {
         self.simple("checkpoint", &arguments, bundle, reaper).await
     }
 
+    /// Processes that are creating the container at this moment. One outlives the shim that started it.
+    ///
+    /// # Errors
+    /// When `/proc` cannot be read.
+    pub fn creators(&self, id: &str) -> io::Result<Vec<i32>> {
+        let mut pids = Vec::new();
+        for entry in std::fs::read_dir("/proc")? {
+            let name = entry?.file_name();
+            let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else {
+                continue;
+            };
+            // Gone between the listing and here is not creating anything.
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            if self.is_create(&line, id) {
+                pids.push(pid);
+            }
+        }
+        Ok(pids)
+    }
+
+    /// Whether a process with this command line was started by [`Runc::create`].
+    fn is_create(&self, line: &[u8], id: &str) -> bool {
+        let words: Vec<&[u8]> = line
+            .strip_suffix(b"\0")
+            .unwrap_or(line)
+            .split(|b| *b == 0)
+            .collect();
+        let root = [b"--root", self.root.as_os_str().as_bytes()];
+        words.contains(&b"create".as_slice())
+            && words.windows(2).any(|pair| pair == root)
+            && words.last() == Some(&id.as_bytes())
+    }
+
     /// Removes what is left of a container; kills what still runs. None left is fine.
     ///
     /// # Errors
@@ -385,6 +419,17 @@ fn last_error(log: &Path) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_create_is_known_by_its_command_line() {
+        let runc = Runc::new(None, "/run/w/r".into(), false);
+        let line = b"runc\0--root\0/run/w/r\0create\0--bundle\0/b\0c1\0";
+        assert!(runc.is_create(line, "c1"));
+        assert!(!runc.is_create(line, "c"));
+        assert!(!Runc::new(None, "/run/w".into(), false).is_create(line, "c1"));
+        assert!(!runc.is_create(b"runc\0--root\0/run/w/r\0delete\0c1\0", "c1"));
+        assert!(!runc.is_create(b"", ""));
+    }
 
     #[test]
     fn the_last_error_of_the_log_is_told() {

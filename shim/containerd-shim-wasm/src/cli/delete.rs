@@ -4,6 +4,7 @@
 //! within 5 s, may run twice, and finds what to do in the container's [`crate::record`].
 
 use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -12,7 +13,6 @@ use containerd_shim::Flags;
 use containerd_shim_protos::api::DeleteResponse;
 use containerd_shim_protos::protobuf::{self, Message};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use std::os::fd::AsFd;
 use wasmlet_protocol::ContainerRef;
 
 use crate::backend::runc::Runc;
@@ -26,6 +26,8 @@ use crate::rootfs::{self, ROOTFS};
 
 /// A killed init has this long to be gone.
 const KILL_TIMEOUT: Duration = Duration::from_secs(2);
+/// A creation that its shim did not live to see the end of is given this long before it is killed.
+const CREATE_TIMEOUT: Duration = Duration::from_secs(2);
 /// What the container's end counts as: 128 + SIGKILL.
 const KILLED: u32 = 137;
 
@@ -133,16 +135,40 @@ fn kill(init: &Init) -> Result<(), Error> {
         Err(error) if error.raw_os_error() != Some(nix::libc::ESRCH) => return Err(failed(error)),
         _ => {}
     }
-    let timeout = PollTimeout::try_from(KILL_TIMEOUT).unwrap_or(PollTimeout::MAX);
+    match ended_within(&pidfd, KILL_TIMEOUT) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(failed(io::ErrorKind::TimedOut.into())),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+fn ended_within(pidfd: &OwnedFd, time: Duration) -> io::Result<bool> {
+    let timeout = PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX);
     let ended = poll(
         &mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)],
         timeout,
-    );
-    match ended {
-        Ok(0) => Err(failed(io::ErrorKind::TimedOut.into())),
-        Ok(_) => Ok(()),
-        Err(error) => Err(failed(error.into())),
+    )?;
+    Ok(ended > 0)
+}
+
+/// What a dead shim was creating must come to its end, or it comes to life after it was removed.
+fn let_creation_end(runc: &Runc, id: &str) -> io::Result<()> {
+    for pid in runc.creators(id)? {
+        let pidfd = match wasmlet_sys::pidfd_open(pid) {
+            Ok(pidfd) => pidfd,
+            Err(error) if error.raw_os_error() == Some(nix::libc::ESRCH) => continue,
+            Err(error) => return Err(error),
+        };
+        if ended_within(&pidfd, CREATE_TIMEOUT)? || !runc.creators(id)?.contains(&pid) {
+            continue;
+        }
+        tracing::warn!(id, pid, "runc create goes on without its shim; killing it");
+        wasmlet_sys::pidfd_send_signal(&pidfd, nix::libc::SIGKILL)?;
+        if !ended_within(&pidfd, KILL_TIMEOUT)? {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
     }
+    Ok(())
 }
 
 async fn backend(
@@ -167,6 +193,8 @@ async fn backend(
             systemd_cgroup,
         } => {
             let runc = Runc::new(program.to_str(), paths.runc_root(), *systemd_cgroup);
+            let_creation_end(&runc, &flags.id)
+                .map_err(Error::system("wait for the end of runc create"))?;
             Ok(runc.delete(&flags.id, bundle, reaper).await?)
         }
     }

@@ -311,10 +311,10 @@ impl Attempt<'_> {
                 (Some(descriptors), held)
             }
         };
-        let pid = runner
-            .create(&runner_request, artifact.file, descriptors, &context.reaper)
-            .await?;
-        let rest = async {
+        let attempt = async {
+            let pid = runner
+                .create(&runner_request, artifact.file, descriptors, &context.reaper)
+                .await?;
             if let Some(console) = console {
                 held = Held::with_terminal(console.accept(&request.streams).await?);
             }
@@ -325,10 +325,10 @@ impl Attempt<'_> {
                 },
                 Init::of(pid).ok(),
             )?;
-            Ok((cgroup, held))
+            Ok((pid, cgroup, held))
         };
-        match rest.await {
-            Ok((cgroup, held)) => {
+        match attempt.await {
+            Ok((pid, cgroup, held)) => {
                 let has_poststart = spec
                     .hooks
                     .as_ref()
@@ -344,6 +344,10 @@ impl Attempt<'_> {
                     cgroup,
                 ))
             }
+            // A runner that says why has removed everything; it may have refused because the
+            // container is somebody else's.
+            Err(error @ Error::Failure { .. }) => Err(error),
+            // One that was killed has removed nothing.
             Err(error) => {
                 if let Err(cleanup) = runner.control("delete", &context.reaper).await {
                     tracing::error!(
