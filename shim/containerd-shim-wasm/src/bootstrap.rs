@@ -5,19 +5,24 @@
 //! | 1.6, 1.7, 2.0–2.2 | runtime options (`Any`) or nothing; the rest in flags and environment | a bare address: all of them take it for task API version 2 |
 //! | 2.3 and later | `BootstrapParams` | `BootstrapResult` |
 //!
-//! A JSON reply would do for 1.7 to 2.2, but 1.6 takes any text for an address and dials it.
+//! A JSON reply would do for 1.7 to 2.2, but 1.6 takes any text for an address and dials it. Why the
+//! version is 2 everywhere: docs/decisions/0007.
 
 use std::io::{IsTerminal, Read};
 
 use containerd_shim::bootstrap::{BootstrapParams, BootstrapResult, LogLevel};
 use containerd_shim::{Flags, StartOpts};
-use containerd_shim_protos::TASK_API_VERSION;
 use containerd_shim_protos::protobuf::{self, Enum, Message, well_known_types::any::Any};
 
 use crate::log::Verbosity;
 
 /// Bound on what is read from stdin, the same as containerd's own.
 const MAX_INPUT_BYTES: u64 = 10 << 20;
+
+/// What the reply says of us. From version 3 on containerd takes a shim for one that cleans its whole
+/// pod up itself: it runs neither `start` nor `delete` for the pod's further containers and tells nobody
+/// of their end when the shim dies. The task service is registered under both names all the same.
+const SHIM_VERSION: i32 = 2;
 
 /// The form of the reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -203,7 +208,7 @@ pub fn encode_reply(address: &str, form: ReplyForm) -> Result<Vec<u8>, protobuf:
     match form {
         ReplyForm::BareAddress => Ok(address.as_bytes().to_vec()),
         ReplyForm::BootstrapResult => BootstrapResult {
-            version: TASK_API_VERSION,
+            version: SHIM_VERSION,
             address: address.to_owned(),
             protocol: "ttrpc".to_owned(),
             ..Default::default()
@@ -304,7 +309,7 @@ mod tests {
         let result = BootstrapResult::parse_from_bytes(&reply).expect("decodes");
         assert_eq!(
             (result.version, result.address.as_str()),
-            (3, "unix:///run/s/1")
+            (SHIM_VERSION, "unix:///run/s/1")
         );
     }
 }

@@ -12,6 +12,8 @@ use containerd_shim_protos::protobuf::{
 use containerd_shim_protos::shim::oci;
 use serde::Deserialize;
 
+use crate::stdio::Owner;
+
 const RUNC_OPTIONS: &str = "containerd.runc.v1.Options";
 const RUNTIME_OPTIONS: &str = "runtimeoptions.v1.Options";
 /// The same message before containerd 1.7 moved it.
@@ -32,6 +34,14 @@ pub struct Options {
     pub shim_cgroup: Option<String>,
     /// Program for Linux containers, by name or path; `runc` by default.
     pub binary_name: Option<String>,
+    /// Linux containers: `runc create --no-pivot`.
+    pub no_pivot_root: bool,
+    /// Linux containers: `runc create --no-new-keyring`.
+    pub no_new_keyring: bool,
+    /// Owner of the container's streams, where a user namespace maps its root to somebody else.
+    pub io_uid: u32,
+    /// Group of the container's streams.
+    pub io_gid: u32,
     /// Folder of compiled modules.
     pub cache_dir: Option<PathBuf>,
     /// Bound on that folder, in bytes.
@@ -55,6 +65,16 @@ pub struct CompileBounds {
     pub compile_cpus: Option<u32>,
     /// Time for one module, in seconds.
     pub compile_timeout_seconds: Option<u64>,
+}
+
+impl Options {
+    /// Who owns a container's streams.
+    pub fn stream_owner(&self) -> Owner {
+        Owner {
+            uid: self.io_uid,
+            gid: self.io_gid,
+        }
+    }
 }
 
 /// Why options cannot be used.
@@ -83,6 +103,12 @@ pub enum OptionsError {
         #[source]
         source: std::io::Error,
     },
+    /// An option of runc's shim that ours does not have.
+    #[error(
+        "the runtime option Root = {0:?} is not supported: the states of containers are in {dir}",
+        dir = crate::paths::RUN_DIR
+    )]
+    Root(String),
     /// Not the TOML of [`Options`].
     #[error("the runtime options in {origin} are not valid")]
     Toml {
@@ -121,11 +147,18 @@ pub fn decode(any: Option<&Any>) -> Result<Options, OptionsError> {
     match type_name(any) {
         RUNC_OPTIONS => {
             let options = oci::Options::parse_from_bytes(&any.value).map_err(decode_error)?;
+            if let Some(root) = non_empty(options.root) {
+                return Err(OptionsError::Root(root));
+            }
             Ok(Options {
                 // Only "true" is a statement in a proto3 message.
                 systemd_cgroup: options.systemd_cgroup.then_some(true),
                 shim_cgroup: non_empty(options.shim_cgroup),
                 binary_name: non_empty(options.binary_name),
+                no_pivot_root: options.no_pivot_root,
+                no_new_keyring: options.no_new_keyring,
+                io_uid: options.io_uid,
+                io_gid: options.io_gid,
                 ..Options::default()
             })
         }
@@ -216,6 +249,8 @@ mod tests {
         let options = oci::Options {
             systemd_cgroup: true,
             binary_name: "crun".into(),
+            no_new_keyring: true,
+            io_uid: 100_000,
             ..Default::default()
         };
         let any = Any {
@@ -226,6 +261,26 @@ mod tests {
         let decoded = decode(Some(&any)).expect("fine");
         assert_eq!(decoded.systemd_cgroup, Some(true));
         assert_eq!(decoded.binary_name.as_deref(), Some("crun"));
+        assert_eq!(
+            (decoded.no_pivot_root, decoded.no_new_keyring),
+            (false, true)
+        );
+        assert_eq!((decoded.io_uid, decoded.io_gid), (100_000, 0));
+    }
+
+    #[test]
+    fn an_option_that_cannot_be_honoured_is_refused() {
+        let options = oci::Options {
+            root: "/run/other".into(),
+            ..Default::default()
+        };
+        let any = Any {
+            type_url: RUNC_OPTIONS.into(),
+            value: options.write_to_bytes().expect("encodes"),
+            ..Default::default()
+        };
+        let error = decode(Some(&any)).expect_err("not supported");
+        assert!(error.to_string().contains("/run/other"), "{error}");
     }
 
     #[test]

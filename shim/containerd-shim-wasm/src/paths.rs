@@ -24,16 +24,7 @@ impl Paths {
     }
 
     fn below(run_dir: &Path, address: &str, namespace: &str) -> Self {
-        let mut hash = Sha256::new();
-        hash.update(address.as_bytes());
-        hash.update([0]);
-        hash.update(namespace.as_bytes());
-        let digest = hash.finalize();
-        let name: String = digest
-            .iter()
-            .take(6)
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let name = short_hash([address, namespace]);
         Self {
             root: run_dir.join(name),
         }
@@ -54,8 +45,10 @@ impl Paths {
         self.root.join(format!("{id}.json"))
     }
 
-    /// Socket that receives the terminal of a process.
-    pub fn console_socket(&self, name: &str) -> PathBuf {
+    /// Socket that receives the terminal of a process. A hash, because both ids together are longer
+    /// than a socket's path may be.
+    pub fn console_socket(&self, id: &str, exec: Option<&str>) -> PathBuf {
+        let name = short_hash([id, exec.unwrap_or_default()]);
         self.root.join(format!("{name}.tty"))
     }
 
@@ -79,6 +72,18 @@ impl Paths {
         }
         Ok(())
     }
+}
+
+/// Twelve hexadecimal digits that stand for these texts.
+fn short_hash(texts: [&str; 2]) -> String {
+    let [first, second] = texts;
+    let mut hash = Sha256::new();
+    hash.update(first);
+    hash.update([0]);
+    hash.update(second);
+    let digest = hash.finalize();
+    let digits = digest.iter().take(6).map(|byte| format!("{byte:02x}"));
+    digits.collect()
 }
 
 /// A folder of the shim cannot be had.
@@ -111,10 +116,16 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_socket_path_fits_a_unix_address() {
-        let id = "f".repeat(64);
+    fn console_sockets_fit_a_unix_address_and_differ() {
+        // containerd's longest id; CRI's are 64 long.
+        let id = "f".repeat(76);
         let paths = Paths::new("/run/containerd/containerd.sock", "k8s.io");
-        let socket = paths.runner_root().join(&id).join("notify.sock");
-        assert!(socket.as_os_str().len() < 108, "{}", socket.display());
+        let (init, exec) = (
+            paths.console_socket(&id, None),
+            paths.console_socket(&id, Some(&id)),
+        );
+        assert!(exec.as_os_str().len() < 108, "{}", exec.display());
+        assert_ne!(init, exec);
+        assert_ne!(exec, paths.console_socket(&id, Some("e")));
     }
 }

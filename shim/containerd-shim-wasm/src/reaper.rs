@@ -137,6 +137,8 @@ impl Table {
             // A receiver that is gone wanted the process started and nothing else.
             Some(sender) => drop(sender.send(exit)),
             None => {
+                // An earlier process of the same number is nobody's any more.
+                self.unclaimed.retain(|(of, _)| *of != pid);
                 if self.unclaimed.len() == MAX_UNCLAIMED {
                     self.unclaimed.pop_front();
                 }

@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 pub struct Record {
     /// Who set it up.
     pub backend: BackendRecord,
-    /// Its root file system, when the shim mounted it.
-    pub rootfs: PathBuf,
+    /// Where the shim mounted its root file system; none when the bundle brought one.
+    pub mount_point: Option<PathBuf>,
     /// Its init; none while it is being created.
     pub init: Option<Init>,
 }
@@ -152,7 +152,7 @@ mod tests {
             backend: BackendRecord::Runner {
                 program: "/opt/run".into(),
             },
-            rootfs: "/b/rootfs".into(),
+            mount_point: Some("/b/rootfs".into()),
             init: Some(Init {
                 pid: 5,
                 start_time: 9,

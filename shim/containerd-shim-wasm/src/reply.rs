@@ -2,10 +2,14 @@
 //!
 //! containerd acts on the code (NotFound means "already gone"), the kubelet shows the sentence.
 
+use std::io::ErrorKind;
+
 use containerd_shim_protos::ttrpc::{self, Code};
 use wasmlet_protocol::FailureReason;
 
+use crate::cgroup::CgroupError;
 use crate::error::Error;
+use crate::stdio::StdioError;
 
 /// Turns an error into what ttrpc sends.
 pub fn status(error: &Error) -> ttrpc::Error {
@@ -15,7 +19,11 @@ pub fn status(error: &Error) -> ttrpc::Error {
 /// The code for each cause.
 pub fn code(error: &Error) -> Code {
     match error {
-        Error::UnknownContainer(_) | Error::UnknownExec { .. } => Code::NOT_FOUND,
+        Error::UnknownContainer(_) | Error::UnknownExec { .. } | Error::Gone(_) => Code::NOT_FOUND,
+        // The cgroup went before the question came.
+        Error::Cgroup(CgroupError::Read { source, .. }) if source.kind() == ErrorKind::NotFound => {
+            Code::NOT_FOUND
+        }
         Error::ContainerExists(_) | Error::ExecExists { .. } => Code::ALREADY_EXISTS,
         Error::Denied { .. } | Error::NoTerminal { .. } => Code::FAILED_PRECONDITION,
         Error::NotForWasm { .. } | Error::RestoreUnsupported => Code::UNIMPLEMENTED,
@@ -27,7 +35,9 @@ pub fn code(error: &Error) -> Code {
         | Error::Entrypoint(_)
         | Error::Image(_)
         | Error::Engine(_)
-        | Error::Stdio(_) => Code::INVALID_ARGUMENT,
+        | Error::Stdio(
+            StdioError::Scheme { .. } | StdioError::Open { .. } | StdioError::Logger { .. },
+        ) => Code::INVALID_ARGUMENT,
         Error::Failure { failure, .. } => match failure.reason {
             FailureReason::InvalidArgument => Code::INVALID_ARGUMENT,
             FailureReason::Unsupported => Code::UNIMPLEMENTED,
@@ -36,14 +46,14 @@ pub fn code(error: &Error) -> Code {
             FailureReason::Internal => Code::INTERNAL,
         },
         Error::CompileBound { .. } => Code::RESOURCE_EXHAUSTED,
-        Error::Runc(_)
+        Error::Stdio(StdioError::Terminal(_) | StdioError::Pipe(_) | StdioError::Owner { .. })
+        | Error::Runc(_)
         | Error::Program { .. }
         | Error::Cache(_)
         | Error::Rootfs(_)
         | Error::Cgroup(_)
         | Error::Record(_)
         | Error::Path(_)
-        | Error::System { .. }
-        | Error::Gone(_) => Code::INTERNAL,
+        | Error::System { .. } => Code::INTERNAL,
     }
 }

@@ -12,9 +12,10 @@ use crate::engine;
 use crate::events::Outbox;
 use crate::log::Verbosity;
 use crate::paths::Paths;
+use crate::pod::ending::Ending;
 use crate::pod::{Context, Pod};
 use crate::reaper::Reaper;
-use crate::service::{Ending, TaskService};
+use crate::service::TaskService;
 
 /// The last events have this long to be delivered; containerd waits 3 s for a shutdown.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
@@ -38,6 +39,8 @@ pub struct Serving {
     pub bundle: PathBuf,
     /// How much to log.
     pub verbosity: Verbosity,
+    /// containerd's `oom_score_adj`, where it could be read.
+    pub oom_score_of_containerd: Option<i32>,
 }
 
 /// Why the process cannot serve.
@@ -81,19 +84,20 @@ pub fn serve(serving: Serving) -> Result<(), ServeError> {
 
 async fn run(serving: Serving) -> Result<(), ServeError> {
     crate::log::to_bundle(&serving.bundle, serving.verbosity);
+    raise_oom_score(serving.oom_score_of_containerd);
     let system = |what| move |source| ServeError::System { what, source };
     let reaper = Reaper::start().map_err(system("wait for children"))?;
     let (outbox, publisher) = Outbox::start(&serving.ttrpc_address, &serving.namespace);
-    let pod = Arc::new(Pod::new(Context {
+    let context = Context {
         paths: Paths::new(&serving.grpc_address, &serving.namespace),
         namespace: serving.namespace,
         address: serving.grpc_address,
         engines: engine::folder()?,
         reaper,
         publisher,
-    }));
+    };
     let ending = Arc::new(Ending::new(serving.socket));
-    let service = TaskService::new(pod, Arc::clone(&ending));
+    let service = TaskService::new(Arc::new(Pod::new(context, Arc::clone(&ending))));
     serving
         .listener
         .set_nonblocking(true)
@@ -121,4 +125,17 @@ async fn run(serving: Serving) -> Result<(), ServeError> {
         tracing::warn!("events are left in the outbox");
     }
     Ok(())
+}
+
+/// Highest `oom_score_adj` (proc(5)).
+const OOM_SCORE_ADJ_MAX: i32 = 1000;
+
+/// The kernel shall take a shim before it takes containerd.
+fn raise_oom_score(of_containerd: Option<i32>) {
+    let Some(score) = of_containerd.filter(|score| *score < OOM_SCORE_ADJ_MAX) else {
+        return;
+    };
+    if let Err(error) = std::fs::write("/proc/self/oom_score_adj", (score + 1).to_string()) {
+        tracing::warn!(%error, "cannot set the shim's oom_score_adj");
+    }
 }

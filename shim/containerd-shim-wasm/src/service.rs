@@ -6,7 +6,6 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use containerd_shim_protos::api;
@@ -14,13 +13,12 @@ use containerd_shim_protos::protobuf::{EnumOrUnknown, Message, well_known_types:
 use containerd_shim_protos::shim::oci;
 use containerd_shim_protos::shim_async::{Task, create_task};
 use containerd_shim_protos::ttrpc::{self, asynchronous::Service, asynchronous::TtrpcContext};
-use tokio::sync::Notify;
 
 use crate::error::{Error, Result};
 use crate::events::{pack, timestamp};
 use crate::options;
 use crate::pod::Pod;
-use crate::pod::request::{AfterCheckpoint, Answer, CreateRequest, Operation, Reach};
+use crate::pod::request::{Answer, CreateRequest, Operation, Reach};
 use crate::pod::state::State;
 use crate::reply::status;
 use crate::stdio::Streams;
@@ -29,59 +27,12 @@ use crate::stdio::Streams;
 #[derive(Debug, Clone)]
 pub struct TaskService {
     pod: Arc<Pod>,
-    ending: Arc<Ending>,
-}
-
-/// The end of the shim: when containerd has asked for it and no container is left.
-#[derive(Debug)]
-pub struct Ending {
-    socket: PathBuf,
-    asked: AtomicBool,
-    now: Notify,
-}
-
-impl Ending {
-    /// The end of the shim that serves on `socket`.
-    pub fn new(socket: PathBuf) -> Self {
-        Self {
-            socket,
-            asked: AtomicBool::new(false),
-            now: Notify::new(),
-        }
-    }
-
-    /// Waits for it.
-    pub async fn wait(&self) {
-        self.now.notified().await;
-    }
-
-    /// containerd asks after each container of a pod, or, from 2.0 on, only once for the sandbox,
-    /// which may go before the others: the request holds until the pod is empty.
-    fn ask(&self, pod: &Pod) {
-        self.asked.store(true, Ordering::Relaxed);
-        self.check(pod);
-    }
-
-    /// Call when a container is gone.
-    fn check(&self, pod: &Pod) {
-        if !self.asked.load(Ordering::Relaxed) || !pod.is_empty() {
-            return;
-        }
-        // Before the answer: whoever creates a container of the same id next must not find the
-        // socket of a shim that ends.
-        match std::fs::remove_file(&self.socket) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                tracing::warn!(path = %self.socket.display(), %error, "cannot remove the socket");
-            }
-            _ => self.now.notify_one(),
-        }
-    }
 }
 
 impl TaskService {
-    /// The service of `pod`, which says in `ending` when the shim is to end.
-    pub fn new(pod: Arc<Pod>, ending: Arc<Ending>) -> Self {
-        Self { pod, ending }
+    /// The service of `pod`.
+    pub fn new(pod: Arc<Pod>) -> Self {
+        Self { pod }
     }
 
     /// Both names.
@@ -173,6 +124,16 @@ fn json(any: Option<Any>, what: &str) -> Result<Vec<u8>> {
         })
 }
 
+/// What is no JSON at all is told here and not by whoever gets it.
+fn checked_json(bytes: Vec<u8>, what: &str) -> Result<Vec<u8>> {
+    match serde_json::from_slice::<serde::de::IgnoredAny>(&bytes) {
+        Ok(_) => Ok(bytes),
+        Err(error) => Err(Error::BadRequest {
+            what: format!("the {what} are no JSON: {error}"),
+        }),
+    }
+}
+
 fn checkpoint(request: &api::CheckpointTaskRequest) -> Result<Operation> {
     let options = match request.options.as_ref().filter(|any| !any.value.is_empty()) {
         Some(any) => oci::CheckpointOptions::parse_from_bytes(&any.value).map_err(|error| {
@@ -182,15 +143,44 @@ fn checkpoint(request: &api::CheckpointTaskRequest) -> Result<Operation> {
         })?,
         None => oci::CheckpointOptions::default(),
     };
-    let after = if options.exit {
-        AfterCheckpoint::Exit
+    let path = if request.path.is_empty() {
+        &options.image_path
     } else {
-        AfterCheckpoint::Continue
+        &request.path
     };
     Ok(Operation::Checkpoint {
-        path: PathBuf::from(&request.path),
-        after,
+        path: PathBuf::from(path),
+        flags: checkpoint_flags(options),
     })
+}
+
+/// The flags of `runc checkpoint` that stand for containerd's options.
+fn checkpoint_flags(options: oci::CheckpointOptions) -> Vec<String> {
+    let switches = [
+        (!options.exit, "--leave-running"),
+        (options.open_tcp, "--tcp-established"),
+        (options.external_unix_sockets, "--ext-unix-sk"),
+        (options.terminal, "--shell-job"),
+        (options.file_locks, "--file-locks"),
+    ];
+    let mut flags: Vec<String> = switches
+        .into_iter()
+        .filter(|(is_on, _)| *is_on)
+        .map(|(_, flag)| flag.to_owned())
+        .collect();
+    let values = [
+        ("--manage-cgroups-mode", options.cgroups_mode),
+        ("--work-path", options.work_path),
+    ];
+    for (flag, value) in values {
+        if !value.is_empty() {
+            flags.extend([flag.to_owned(), value]);
+        }
+    }
+    for namespace in options.empty_namespaces {
+        flags.extend(["--empty-ns".to_owned(), namespace]);
+    }
+    flags
 }
 
 fn size(value: u32) -> Result<u16> {
@@ -300,15 +290,12 @@ impl Task for TaskService {
             )
             .await?
         {
-            Answer::Deleted { pid, exit } => {
-                self.ending.check(&self.pod);
-                Ok(api::DeleteResponse {
-                    pid,
-                    exit_status: exit.status,
-                    exited_at: Some(timestamp(exit.at)).into(),
-                    ..Default::default()
-                })
-            }
+            Answer::Deleted { pid, exit } => Ok(api::DeleteResponse {
+                pid,
+                exit_status: exit.status,
+                exited_at: Some(timestamp(exit.at)).into(),
+                ..Default::default()
+            }),
             other => Err(unexpected(&other)),
         }
     }
@@ -441,8 +428,9 @@ impl Task for TaskService {
         request: api::UpdateTaskRequest,
     ) -> ttrpc::Result<api::Empty> {
         self.known(&request.id)?;
-        let resources =
-            json(request.resources.into_option(), "resources").map_err(|error| status(&error))?;
+        let resources = json(request.resources.into_option(), "resources")
+            .and_then(|bytes| checked_json(bytes, "resources"))
+            .map_err(|error| status(&error))?;
         self.done(&request.id, Operation::Update { resources })
             .await
     }
@@ -484,13 +472,13 @@ impl Task for TaskService {
         _: &TtrpcContext,
         request: api::ConnectRequest,
     ) -> ttrpc::Result<api::ConnectResponse> {
-        let process = self
-            .pod
-            .snapshot(&request.id, None)
-            .map_err(|error| status(&error))?;
+        // The question is whether the shim lives. containerd, restarted between a start and its Create,
+        // asks for a container that is not there; refused, it would forget the shim and leave it behind.
+        let task = self.pod.snapshot(&request.id, None);
+        let task_pid = task.map_or(None, |(_, process)| process.state.pid());
         Ok(api::ConnectResponse {
             shim_pid: std::process::id(),
-            task_pid: process.1.state.pid().unwrap_or_default().cast_unsigned(),
+            task_pid: task_pid.unwrap_or_default().cast_unsigned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             ..Default::default()
         })
@@ -501,7 +489,7 @@ impl Task for TaskService {
         _: &TtrpcContext,
         _: api::ShutdownRequest,
     ) -> ttrpc::Result<api::Empty> {
-        self.ending.ask(&self.pod);
+        self.pod.shut_down();
         Ok(api::Empty::default())
     }
 }

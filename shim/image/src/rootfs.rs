@@ -155,6 +155,13 @@ pub fn resolve(
     limits: &Limits,
 ) -> Result<Entrypoint, ResolveError> {
     check_text(args0)?;
+    let path_env = path_env.unwrap_or(DEFAULT_PATH);
+    if path_env.len() > MAX_PATH_ENV_BYTES || cwd.len() > MAX_CWD_BYTES {
+        return Err(ResolveError::BadPath {
+            path: args0.chars().take(80).collect(),
+            problem: "the container's PATH or working folder is too long",
+        });
+    }
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let root = open(rootfs, flags, Mode::empty()).map_err(|errno| ResolveError::Io {
         action: "open the container's root file system",
@@ -164,7 +171,7 @@ pub fn resolve(
     let search = Search {
         root,
         rootfs,
-        path_env: path_env.unwrap_or(DEFAULT_PATH),
+        path_env,
         cwd,
         limits,
     };
@@ -178,7 +185,7 @@ pub fn resolve(
             (path_in_image, None) => Entrypoint::Linux { path_in_image },
         });
     }
-    for (cut, _) in args0.match_indices('#') {
+    for (cut, _) in args0.match_indices('#').take(MAX_CUTS) {
         let (path, func) = (&args0[..cut], &args0[cut + 1..]);
         if path.is_empty() {
             continue;
@@ -232,6 +239,16 @@ impl FoundModule {
     }
 }
 
+/// Longest `PATH`: what execve(2) takes for one string (MAX_ARG_STRLEN). It is the image's word.
+const MAX_PATH_ENV_BYTES: usize = 128 << 10;
+/// Longest working folder: PATH_MAX.
+const MAX_CWD_BYTES: usize = 4096;
+/// Folders of `PATH` that are looked into: each costs a system call, and a line in the error.
+const MAX_FOLDERS: usize = 64;
+
+/// Places where `#` may end the path: a file's name may hold one, hardly more.
+const MAX_CUTS: usize = 4;
+
 struct Search<'a> {
     root: OwnedFd,
     rootfs: &'a Path,
@@ -250,7 +267,7 @@ impl Search<'_> {
         if name.contains('/') {
             return self.look(absolute(self.cwd, name), true, tried);
         }
-        for folder in self.path_env.split(':') {
+        for folder in self.path_env.split(':').take(MAX_FOLDERS) {
             // An empty element is the working folder.
             let folder = absolute(self.cwd, if folder.is_empty() { "." } else { folder });
             if let Some(found) = self.look(absolute(&folder, name), false, tried)? {

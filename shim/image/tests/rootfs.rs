@@ -521,3 +521,22 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_search_path_of_any_length_costs_little() {
+    let root = Root::new().file("/bin/tool", PROGRAM);
+    let resolve = |path: &str, cwd: &str| {
+        resolve(&root.path(), "tool", Some(path), cwd, &Limits::default())
+    };
+    let long = format!("{}/bin", ":".repeat(1 << 20));
+    for (path, cwd) in [(long.as_str(), "/"), ("/bin", "/a".repeat(4096).as_str())] {
+        let error = resolve(path, cwd).expect_err("too long");
+        assert_eq!(error.reason(), FailureReason::InvalidArgument);
+        assert!(error.to_string().contains("too long"), "{error}");
+    }
+    let many = ":".repeat(4000);
+    let Ok(Entrypoint::NotFound { tried }) = resolve(&many, "/") else {
+        panic!("found in no folder")
+    };
+    assert!(tried.len() <= 64, "{} places were looked at", tried.len());
+}

@@ -76,16 +76,11 @@ pub fn pidfd_send_signal(pidfd: impl AsFd, signal: i32) -> io::Result<()> {
     }
 }
 
-/// Whether a process has ended; one that nobody has waited for yet counts as ended.
+/// Whether the process behind a pidfd has ended; one that nobody has waited for yet counts as ended.
 ///
 /// # Errors
 /// When the kernel cannot tell.
-pub fn has_ended(pid: i32) -> io::Result<bool> {
-    let pidfd = match pidfd_open(pid) {
-        Ok(pidfd) => pidfd,
-        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(true),
-        Err(error) => return Err(error),
-    };
+pub fn has_ended(pidfd: impl AsFd) -> io::Result<bool> {
     // A pidfd is readable from the end of its process on.
     let ready = poll(
         &mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)],
@@ -213,14 +208,14 @@ mod tests {
             .expect("sleep starts");
         let pid = i32::try_from(child.id()).expect("a pid fits");
         let pidfd = pidfd_open(pid).expect("the child lives");
-        assert!(!has_ended(pid).expect("the kernel can tell"));
+        assert!(!has_ended(&pidfd).expect("the kernel can tell"));
         pidfd_send_signal(&pidfd, libc::SIGKILL).expect("the child can be killed");
         let status = child.wait().expect("the child is ours");
         assert_eq!(
             std::os::unix::process::ExitStatusExt::signal(&status),
             Some(libc::SIGKILL)
         );
-        assert!(has_ended(pid).expect("the kernel can tell"));
+        assert!(has_ended(&pidfd).expect("the kernel can tell"));
         let gone = pidfd_send_signal(&pidfd, libc::SIGKILL).expect_err("it is gone");
         assert_eq!(gone.raw_os_error(), Some(libc::ESRCH));
     }

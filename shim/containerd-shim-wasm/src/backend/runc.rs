@@ -16,6 +16,8 @@ use crate::stdio::Descriptors;
 
 /// The program when the node's options name none.
 const DEFAULT_PROGRAM: &str = "runc";
+/// Where it is looked for when containerd itself has no `PATH`.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Why runc did not do it.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +57,15 @@ pub struct Runc {
     systemd_cgroup: bool,
 }
 
+/// What the node's options say about every container that runc creates.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CreateOptions {
+    /// `--no-pivot`.
+    pub no_pivot_root: bool,
+    /// `--no-new-keyring`.
+    pub no_new_keyring: bool,
+}
+
 /// How a process gets its streams.
 #[derive(Debug)]
 pub enum ProcessIo {
@@ -92,6 +103,7 @@ impl Runc {
         &self,
         id: &str,
         bundle: &Path,
+        options: CreateOptions,
         io: ProcessIo,
         reaper: &Reaper,
     ) -> Result<i32, RuncError> {
@@ -103,6 +115,12 @@ impl Runc {
             .arg(bundle)
             .arg("--pid-file")
             .arg(&pid_file);
+        if options.no_pivot_root {
+            command.arg("--no-pivot");
+        }
+        if options.no_new_keyring {
+            command.arg("--no-new-keyring");
+        }
         attach(&mut command, io);
         command.arg(id);
         self.run("create", command, bundle, reaper).await?;
@@ -216,7 +234,7 @@ impl Runc {
         result
     }
 
-    /// Writes the container to `path`.
+    /// Writes the container to `path`; `flags` are further ones of `runc checkpoint`.
     ///
     /// # Errors
     /// [`RuncError`].
@@ -224,14 +242,12 @@ impl Runc {
         &self,
         id: &str,
         path: &Path,
-        leave_running: bool,
+        flags: &[String],
         bundle: &Path,
         reaper: &Reaper,
     ) -> Result<(), RuncError> {
         let mut arguments = vec![OsStr::new("--image-path"), path.as_os_str()];
-        if leave_running {
-            arguments.push(OsStr::new("--leave-running"));
-        }
+        arguments.extend(flags.iter().map(OsStr::new));
         arguments.push(OsStr::new(id));
         self.simple("checkpoint", &arguments, bundle, reaper).await
     }
@@ -305,10 +321,11 @@ impl Runc {
         let mut command = Command::new(&self.program);
         command
             .env_clear()
-            // runc looks programs of hooks and of idmapped mounts up; it needs nothing else.
+            // containerd's own: distributions that bring a runc in a folder of theirs name it there. It is the
+            // node's word; nothing of an image or a pod reaches this process's environment.
             .env(
                 "PATH",
-                "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+                std::env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into()),
             )
             // Without it runc looks for a user session to ask about rootless containers.
             .env("XDG_RUNTIME_DIR", "/run")

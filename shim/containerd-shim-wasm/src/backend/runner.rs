@@ -3,8 +3,9 @@
 //! The runner sets the container up and leaves; its grandchild is the container's init, waits on a
 //! socket for the word to start, and is the shim's child by then.
 
+use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -123,14 +124,14 @@ impl Runner {
     /// # Errors
     /// When the init is gone.
     pub fn start(&self) -> Result<()> {
-        let socket = self
-            .container
-            .state_root
-            .join(&self.container.id)
-            .join("notify.sock");
-        UnixStream::connect(&socket)
-            .and_then(|mut stream| stream.write_all(START_WORD))
-            .map_err(Error::system("reach the container's init"))
+        let folder = self.container.state_root.join(&self.container.id);
+        let tell = || {
+            // By descriptor: with containerd's longest ids the path would not fit a socket's address.
+            let folder = File::open(&folder)?;
+            let socket = format!("/proc/self/fd/{}/notify.sock", folder.as_raw_fd());
+            UnixStream::connect(socket)?.write_all(START_WORD)
+        };
+        tell().map_err(Error::system("reach the container's init"))
     }
 
     /// Has the runner do something to the container: `start` (with hooks), `pause`, `resume`, `delete`.
@@ -169,7 +170,12 @@ impl Runner {
             return Err(self.broken(format!("ended with status {}: {line}", output.status)));
         }
         match parse(&self.program, &output.stdout)? {
-            ControlReply::Done => Ok(()),
+            ControlReply::Done { warnings } => {
+                for warning in warnings {
+                    tracing::warn!(id = self.container.id, warning, "done, but not all of it");
+                }
+                Ok(())
+            }
             ControlReply::Failed(failure) => Err(Error::Failure {
                 program: self.name(),
                 failure,

@@ -106,6 +106,15 @@ impl Cgroup {
         }
     }
 
+    /// A scope, which is systemd's to remove (systemd.scope(5)).
+    pub fn is_scope(&self) -> bool {
+        let folder = match self {
+            Self::V1(folders) => folders.values().next(),
+            Self::V2(folder) => Some(folder),
+        };
+        folder.is_some_and(|folder| folder.extension().is_some_and(|kind| kind == "scope"))
+    }
+
     /// Processes of the container, in the shim's pid namespace.
     ///
     /// # Errors

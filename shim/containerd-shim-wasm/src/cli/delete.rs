@@ -99,11 +99,14 @@ async fn clean(flags: &Flags, bundle: &Path) -> Result<Option<i32>, DeleteError>
         }
         note(backend(record, flags, bundle, &paths, &reaper).await);
     }
-    let rootfs = record
-        .as_ref()
-        .map_or_else(|| bundle.join(ROOTFS), |record| record.rootfs.clone());
-    // A root file system that the bundle brought has nothing mounted on it.
-    note(rootfs::unmount_all(&rootfs).map_err(Error::from));
+    // Without a record nothing was done beyond the mount, if that.
+    let mount_point = match &record {
+        Some(record) => record.mount_point.clone(),
+        None => Some(bundle.join(ROOTFS)),
+    };
+    if let Some(mount_point) = mount_point {
+        note(rootfs::unmount_all(&mount_point).map_err(Error::from));
+    }
     if let Some(error) = failed {
         return Err(error.into());
     }

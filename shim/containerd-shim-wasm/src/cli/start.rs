@@ -20,9 +20,6 @@ use crate::route::SANDBOX_ID;
 use crate::serve::{self, ServeError, Serving};
 use crate::spec::{self, SpecError};
 
-/// Highest `oom_score_adj` (proc(5)).
-const OOM_SCORE_ADJ_MAX: i32 = 1000;
-
 /// Why the shim cannot be started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -120,8 +117,8 @@ pub(super) fn run(flags: &Flags) -> Result<(), StartError> {
                 ttrpc_address: params.ttrpc_address,
                 bundle,
                 verbosity: params.verbosity,
+                oom_score_of_containerd: oom_score,
             };
-            raise_oom_score(oom_score);
             Ok(serve::serve(serving)?)
         }
     }
@@ -194,14 +191,4 @@ fn parent_oom_score() -> Option<i32> {
         .trim()
         .parse()
         .ok()
-}
-
-/// The kernel shall take a shim before it takes containerd.
-fn raise_oom_score(of_containerd: Option<i32>) {
-    let Some(score) = of_containerd.filter(|score| *score < OOM_SCORE_ADJ_MAX) else {
-        return;
-    };
-    if let Err(error) = std::fs::write("/proc/self/oom_score_adj", (score + 1).to_string()) {
-        tracing::warn!(%error, "cannot set the shim's oom_score_adj");
-    }
 }

@@ -16,7 +16,7 @@ use super::process::Process;
 use super::request::CreateRequest;
 use crate::annotations::{self, DEFAULT_PORT, Listen, Settings};
 use crate::backend::compile::{self, Artifact, Module};
-use crate::backend::runc::{ProcessIo, Runc};
+use crate::backend::runc::{CreateOptions, ProcessIo, Runc};
 use crate::backend::runner::Runner;
 use crate::cgroup::Cgroup;
 use crate::engine::{self, Engine};
@@ -26,8 +26,8 @@ use crate::record::{BackendRecord, Init, Record};
 use crate::rootfs::{self, ROOTFS};
 use crate::route::{self, First, Route};
 use crate::spec::{self, Spec};
-use crate::stdio::terminal::ConsoleSocket;
-use crate::stdio::{self, Held, Streams};
+use crate::stdio::terminal::{ConsoleSocket, beside};
+use crate::stdio::{self, Held, Streams, Use};
 
 /// Who runs the container.
 #[derive(Debug)]
@@ -57,24 +57,19 @@ pub(crate) struct Created {
 /// What a container leaves on the node besides its processes.
 #[derive(Debug)]
 pub(crate) struct Traces {
+    /// Its root file system.
     pub(crate) rootfs: PathBuf,
-    pub(crate) mounted: Mounted,
+    /// Where we mounted; none when the bundle brought its root file system, which is not ours to unmount.
+    pub(crate) mount_point: Option<PathBuf>,
     pub(crate) record: PathBuf,
-}
-
-/// Whose the root file system is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Mounted {
-    ByUs,
-    ByTheBundle,
 }
 
 impl Traces {
     /// Removes them; reports what cannot be removed, and goes on.
     pub(crate) fn remove(&self) -> Result<()> {
-        let unmounted = match self.mounted {
-            Mounted::ByUs => rootfs::unmount_all(&self.rootfs),
-            Mounted::ByTheBundle => Ok(()),
+        let unmounted = match &self.mount_point {
+            Some(mount_point) => rootfs::unmount_all(mount_point),
+            None => Ok(()),
         };
         match std::fs::remove_file(&self.record) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -106,18 +101,12 @@ pub(crate) async fn create(context: &Context, request: &CreateRequest) -> Result
             field: "process.args",
         });
     }
-    let rootfs = request.bundle.join(&root.path);
-    let mounted = if request.rootfs.is_empty() {
-        Mounted::ByTheBundle
-    } else {
-        Mounted::ByUs
-    };
+    let mount_point = request.bundle.join(ROOTFS);
     let traces = Traces {
-        rootfs,
-        mounted,
+        rootfs: request.bundle.join(&root.path),
+        mount_point: (!request.rootfs.is_empty()).then(|| mount_point.clone()),
         record: context.paths.record(&request.id),
     };
-    let mount_point = request.bundle.join(ROOTFS);
     let attempt = async {
         rootfs::mount_all(&request.rootfs, &mount_point)?;
         let attempt = Attempt {
@@ -316,7 +305,7 @@ impl Attempt<'_> {
                 .create(&runner_request, artifact.file, descriptors, &context.reaper)
                 .await?;
             if let Some(console) = console {
-                held = Held::with_terminal(console.accept(&request.streams).await?);
+                held = Held::with_terminal(console.accept(self.stream_use()).await?);
             }
             let cgroup = Cgroup::of(pid)?;
             self.record(
@@ -325,15 +314,15 @@ impl Attempt<'_> {
                 },
                 Init::of(pid).ok(),
             )?;
-            Ok((pid, cgroup, held))
+            let init = Process::created(pid, request.streams.clone(), held)?;
+            Ok((pid, cgroup, init))
         };
         match attempt.await {
-            Ok((pid, cgroup, held)) => {
+            Ok((pid, cgroup, init)) => {
                 let has_poststart = spec
                     .hooks
                     .as_ref()
                     .is_some_and(|hooks| !hooks.poststart.is_empty());
-                let init = Process::created(Some(pid), request.streams.clone(), held);
                 Ok((
                     Backend::Wasm {
                         runner,
@@ -390,7 +379,7 @@ impl Attempt<'_> {
         let runc = Runc::new(
             request.options.binary_name.as_deref(),
             context.paths.runc_root(),
-            request.options.systemd_cgroup.unwrap_or(false) || spec.has_systemd_cgroup_path(),
+            self.systemd_cgroup(),
         );
         let backend = BackendRecord::Runc {
             program: runc.program().to_owned(),
@@ -407,13 +396,16 @@ impl Attempt<'_> {
                 ProcessIo::Descriptors(descriptors)
             }
         };
-        let created = runc.create(&request.id, &request.bundle, io, &context.reaper);
+        let options = CreateOptions {
+            no_pivot_root: request.options.no_pivot_root,
+            no_new_keyring: request.options.no_new_keyring,
+        };
+        let created = runc.create(&request.id, &request.bundle, options, io, &context.reaper);
         let rest = async {
             let pid = match console {
-                // runc waits until its end of the terminal was taken.
                 Some(console) => {
-                    let (pid, terminal) = tokio::join!(created, console.accept(&request.streams));
-                    let pid = pid?;
+                    let terminal = console.accept(self.stream_use());
+                    let (pid, terminal) = beside(created, terminal).await?;
                     held = Held::with_terminal(terminal?);
                     pid
                 }
@@ -421,12 +413,12 @@ impl Attempt<'_> {
             };
             let cgroup = Cgroup::of(pid)?;
             self.record(backend, Init::of(pid).ok())?;
-            Ok((pid, cgroup))
+            let init = Process::created(pid, request.streams.clone(), held)?;
+            Ok((pid, cgroup, init))
         };
         match rest.await {
-            Ok((pid, cgroup)) => {
+            Ok((pid, cgroup, init)) => {
                 let shares_pid_namespace = !spec.has_own_pid_namespace();
-                let init = Process::created(Some(pid), request.streams.clone(), held);
                 Ok((
                     Backend::Linux {
                         runc,
@@ -453,17 +445,18 @@ impl Attempt<'_> {
         }
     }
 
+    fn stream_use(&self) -> Use<'_> {
+        Use {
+            streams: &self.request.streams,
+            owner: self.request.options.stream_owner(),
+            id: &self.request.id,
+            namespace: &self.context.namespace,
+            reaper: &self.context.reaper,
+        }
+    }
+
     async fn streams(&self) -> Result<(stdio::Descriptors, Held)> {
-        let Self {
-            context, request, ..
-        } = self;
-        Ok(stdio::open(
-            &request.streams,
-            &request.id,
-            &context.namespace,
-            &context.reaper,
-        )
-        .await?)
+        Ok(stdio::open(self.stream_use()).await?)
     }
 
     fn console(&self) -> Result<Option<ConsoleSocket>> {
@@ -472,7 +465,7 @@ impl Attempt<'_> {
             return Ok(None);
         }
         Ok(Some(ConsoleSocket::bind(
-            self.context.paths.console_socket(&self.request.id),
+            self.context.paths.console_socket(&self.request.id, None),
         )?))
     }
 
@@ -484,7 +477,7 @@ impl Attempt<'_> {
     fn record(&self, backend: BackendRecord, init: Option<Init>) -> Result<()> {
         let record = Record {
             backend,
-            rootfs: self.traces.rootfs.clone(),
+            mount_point: self.traces.mount_point.clone(),
             init,
         };
         Ok(record.save(&self.traces.record)?)
@@ -514,16 +507,16 @@ fn max_memory(settings: &Settings, spec: &Spec, engine: &Engine) -> Result<Optio
     let Some(limit) = spec.memory_limit() else {
         return Ok(settings.memory);
     };
-    let reserve = engine.description.memory_reserve;
-    let room = limit
-        .checked_sub(reserve)
-        .filter(|room| *room > 0)
-        .ok_or_else(|| Error::BadRequest {
+    let description = &engine.description;
+    let room = description.linear_memory(limit);
+    if room == 0 {
+        return Err(Error::BadRequest {
             what: format!(
-                "a memory limit of {limit} bytes is too small: {} alone needs {reserve}",
-                engine.description.engine
+                "a memory limit of {limit} bytes is too small: {} alone needs {}",
+                description.engine, description.memory_reserve
             ),
-        })?;
+        });
+    }
     Ok(Some(
         settings.memory.map_or(room, |memory| memory.min(room)),
     ))

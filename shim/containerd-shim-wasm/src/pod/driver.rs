@@ -20,12 +20,12 @@ use super::queue::{Denied, Verb, Verdict, decide};
 use super::request::{Answer, CreateRequest, Operation};
 use super::state::State;
 use super::verbs::SIGKILL;
-use super::{Context, Message, View, lock};
+use super::{Context, Message, Seat, View, lock};
 use crate::cgroup::{Cgroup, OomWatch};
 use crate::error::{Error, Result};
 use crate::events::{Event, timestamp};
 use crate::reaper::Exit;
-use crate::stdio::Streams;
+use crate::stdio::{Owner, Streams};
 
 /// Drives a container from its creation to its deletion.
 pub(crate) async fn drive(
@@ -33,6 +33,7 @@ pub(crate) async fn drive(
     request: CreateRequest,
     view: Arc<Mutex<View>>,
     queue: mpsc::Receiver<Message>,
+    seat: Seat,
     answer: oneshot::Sender<Result<u32>>,
 ) {
     match create::create(&context, &request).await {
@@ -44,7 +45,7 @@ pub(crate) async fn drive(
             wasmlet_sys::release_free_heap();
             // containerd may have given up; it will ask for the container's deletion then.
             drop(answer.send(Ok(pid)));
-            driver.run(queue).await;
+            driver.run(queue, seat).await;
         }
         Err(error) => {
             tracing::warn!(
@@ -52,6 +53,8 @@ pub(crate) async fn drive(
                 error = crate::chain(&error),
                 "create failed"
             );
+            drop(queue);
+            drop(seat);
             drop(answer.send(Err(error)));
         }
     }
@@ -68,6 +71,8 @@ pub(super) struct Driver {
     pub(super) execs: HashMap<String, Exec>,
     /// Every living process: which one, and how it ended.
     pub(super) ends: JoinSet<(Option<String>, Exit)>,
+    /// Who owns the streams of its processes.
+    pub(super) stream_owner: Owner,
     pub(super) oom: Option<OomWatch>,
     pub(super) oom_reported: u64,
     pub(super) view: Arc<Mutex<View>>,
@@ -101,17 +106,20 @@ impl Driver {
             traces,
         } = created;
         // A wasm container is one process: when the kernel kills it for memory, its end is the news,
-        // and the counter is looked at then.
+        // and the counter is looked at then. Not so in a scope: systemd may remove it, and the counter
+        // with it, as soon as it is empty.
         let oom = match &backend {
-            Backend::Wasm { .. } => None,
-            Backend::Linux { .. } => cgroup.watch_oom().unwrap_or_else(|error| {
-                tracing::warn!(
-                    id = request.id,
-                    error = crate::chain(&error),
-                    "no news of memory kills"
-                );
-                None
-            }),
+            Backend::Wasm { .. } if !cgroup.is_scope() => None,
+            Backend::Wasm { .. } | Backend::Linux { .. } => {
+                cgroup.watch_oom().unwrap_or_else(|error| {
+                    tracing::warn!(
+                        id = request.id,
+                        error = crate::chain(&error),
+                        "no news of memory kills"
+                    );
+                    None
+                })
+            }
         };
         let mut driver = Self {
             context,
@@ -123,6 +131,7 @@ impl Driver {
             init,
             execs: HashMap::new(),
             ends: JoinSet::new(),
+            stream_owner: request.options.stream_owner(),
             oom,
             oom_reported: 0,
             view,
@@ -131,7 +140,7 @@ impl Driver {
         driver
     }
 
-    async fn run(&mut self, mut queue: mpsc::Receiver<Message>) {
+    async fn run(&mut self, mut queue: mpsc::Receiver<Message>, seat: Seat) {
         loop {
             tokio::select! {
                 // Requests before ends: a request that came first is answered first.
@@ -140,11 +149,16 @@ impl Driver {
                     let Some(Message { operation, answer }) = message else { return };
                     let (result, after) = self.handle(operation).await;
                     self.show();
-                    // A caller that is gone has its answer in the events.
-                    drop(answer.send(result));
                     if after == After::Gone {
+                        // Whoever waits in the queue learns that the container is gone.
+                        drop(queue);
+                        drop(seat);
+                        wasmlet_sys::release_free_heap();
+                        drop(answer.send(result));
                         return;
                     }
+                    // A caller that is gone has its answer in the events.
+                    drop(answer.send(result));
                 }
                 Some(end) = self.ends.join_next() => self.ended(end).await,
                 () = sign(self.oom.as_ref()) => self.report_oom(),
@@ -180,7 +194,7 @@ impl Driver {
                 spec,
                 streams,
             } => self.add_exec(exec, spec, streams),
-            Operation::Checkpoint { path, after } => self.checkpoint(path, after).await,
+            Operation::Checkpoint { path, flags } => self.checkpoint(path, &flags).await,
             Operation::ResizePty {
                 exec,
                 width,

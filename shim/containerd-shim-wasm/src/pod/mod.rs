@@ -6,6 +6,7 @@
 
 pub mod create;
 pub mod driver;
+pub mod ending;
 pub mod process;
 pub mod queue;
 pub mod request;
@@ -22,6 +23,7 @@ use crate::error::{Error, Result};
 use crate::events::Publisher;
 use crate::paths::Paths;
 use crate::reaper::{Exit, Reaper};
+use ending::{Ending, Occupancy};
 use process::Snapshot;
 use request::{Answer, CreateRequest, Operation};
 
@@ -46,7 +48,41 @@ pub struct Context {
 #[derive(Debug)]
 pub struct Pod {
     context: Arc<Context>,
+    seats: Arc<Seats>,
+}
+
+/// Who is there.
+#[derive(Debug)]
+struct Seats {
     containers: Mutex<HashMap<String, Handle>>,
+    ending: Arc<Ending>,
+}
+
+/// A container's place in the pod, held by its driver: a caller may give up and its call be dropped, the
+/// driver always comes to its end. Dropped before the answer that says so.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    seats: Arc<Seats>,
+    id: String,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let occupancy = {
+            let mut containers = lock(&self.seats.containers);
+            containers.remove(&self.id);
+            occupancy(&containers)
+        };
+        self.seats.ending.check(occupancy);
+    }
+}
+
+fn occupancy(containers: &HashMap<String, Handle>) -> Occupancy {
+    if containers.is_empty() {
+        Occupancy::Empty
+    } else {
+        Occupancy::Occupied
+    }
 }
 
 /// How to reach one container.
@@ -79,12 +115,21 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Pod {
-    /// A pod without containers.
-    pub fn new(context: Context) -> Self {
+    /// A pod without containers, which says in `ending` when the shim is to end.
+    pub fn new(context: Context, ending: Arc<Ending>) -> Self {
         Self {
             context: Arc::new(context),
-            containers: Mutex::default(),
+            seats: Arc::new(Seats {
+                containers: Mutex::default(),
+                ending,
+            }),
         }
+    }
+
+    /// containerd wants the shim to end: it does once no container is left.
+    pub fn shut_down(&self) {
+        let occupancy = occupancy(&lock(&self.seats.containers));
+        self.seats.ending.ask(occupancy);
     }
 
     /// Creates a container; returns its init's process id.
@@ -99,7 +144,7 @@ impl Pod {
             ..View::default()
         }));
         {
-            let mut containers = lock(&self.containers);
+            let mut containers = lock(&self.seats.containers);
             if containers.contains_key(&id) {
                 return Err(Error::ContainerExists(id));
             }
@@ -113,16 +158,14 @@ impl Pod {
         }
         let (created, answer) = oneshot::channel();
         let context = Arc::clone(&self.context);
+        let seat = Seat {
+            seats: Arc::clone(&self.seats),
+            id: id.clone(),
+        };
         // A task of its own: when containerd gives up and drops the call, the work must still come to
         // an end in one piece.
-        tokio::spawn(driver::drive(context, request, view, queue, created));
-        let answer = answer
-            .await
-            .unwrap_or_else(|_| Err(Error::Gone(id.clone())));
-        if answer.is_err() {
-            lock(&self.containers).remove(&id);
-        }
-        answer
+        tokio::spawn(driver::drive(context, request, view, queue, seat, created));
+        answer.await.unwrap_or(Err(Error::Gone(id)))
     }
 
     /// Has a container do something.
@@ -131,19 +174,13 @@ impl Pod {
     /// When there is no such container, or it refuses or fails.
     pub async fn ask(&self, id: &str, operation: Operation) -> Result<Answer> {
         let handle = self.handle(id)?;
-        let deletes = matches!(operation, Operation::Delete { exec: None });
         let (answer, answered) = oneshot::channel();
         handle
             .requests
             .send(Message { operation, answer })
             .await
             .map_err(|_| Error::UnknownContainer(id.to_owned()))?;
-        let answer = answered.await.map_err(|_| Error::Gone(id.to_owned()))?;
-        if deletes && answer.is_ok() {
-            lock(&self.containers).remove(id);
-            wasmlet_sys::release_free_heap();
-        }
-        answer
+        answered.await.map_err(|_| Error::Gone(id.to_owned()))?
     }
 
     /// Where a process stands, and where its bundle is.
@@ -183,13 +220,8 @@ impl Pod {
             .ok_or_else(|| Error::Gone(id.to_owned()))
     }
 
-    /// No container is left.
-    pub fn is_empty(&self) -> bool {
-        lock(&self.containers).is_empty()
-    }
-
     fn handle(&self, id: &str) -> Result<Handle> {
-        let handle = lock(&self.containers).get(id).cloned();
+        let handle = lock(&self.seats.containers).get(id).cloned();
         handle.ok_or_else(|| Error::UnknownContainer(id.to_owned()))
     }
 }

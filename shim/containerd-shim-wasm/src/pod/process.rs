@@ -1,8 +1,11 @@
 //! One process of a container: its init, or one that was added.
 
+use std::os::fd::OwnedFd;
+
 use tokio::sync::watch;
 
 use super::state::State;
+use crate::error::{Error, Result};
 use crate::reaper::Exit;
 use crate::stdio::{Held, Streams};
 
@@ -12,6 +15,9 @@ pub(crate) struct Process {
     pub(crate) state: State,
     pub(crate) streams: Streams,
     pub(crate) held: Held,
+    /// Reaches this process and never one that took its number; none while there is no process, or when
+    /// it had ended before it could be opened.
+    pidfd: Option<OwnedFd>,
     ended: watch::Sender<Option<Exit>>,
 }
 
@@ -27,14 +33,58 @@ pub struct Snapshot {
 }
 
 impl Process {
-    /// A process that was set up; `pid` is that of an init, which waits.
-    pub(crate) fn created(pid: Option<i32>, streams: Streams, held: Held) -> Self {
+    /// A process that is not there yet.
+    pub(crate) fn planned(streams: Streams) -> Self {
         let (ended, _) = watch::channel(None);
         Self {
-            state: State::Created { pid },
+            state: State::Created { pid: None },
             streams,
-            held,
+            held: Held::default(),
+            pidfd: None,
             ended,
+        }
+    }
+
+    /// An init that was set up and waits.
+    pub(crate) fn created(pid: i32, streams: Streams, held: Held) -> Result<Self> {
+        Ok(Self {
+            state: State::Created { pid: Some(pid) },
+            held,
+            pidfd: open(pid)?,
+            ..Self::planned(streams)
+        })
+    }
+
+    /// A planned process runs.
+    pub(crate) fn runs(&mut self, pid: i32, held: Held) -> Result<()> {
+        self.held = held;
+        self.state = self.state.started(pid);
+        self.pidfd = open(pid)?;
+        Ok(())
+    }
+
+    /// Sends a signal; one that has ended takes none.
+    pub(crate) fn signal(&self, signal: i32) -> Result<()> {
+        let Some(pidfd) = &self.pidfd else {
+            return Ok(());
+        };
+        match wasmlet_sys::pidfd_send_signal(pidfd, signal) {
+            Err(error) if error.raw_os_error() != Some(nix::libc::ESRCH) => Err(Error::system(
+                format!("send signal {signal} to process {:?}", self.state.pid()),
+            )(
+                error
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether it has ended, which may not have been told yet.
+    pub(crate) fn has_ended(&self) -> Result<bool> {
+        match &self.pidfd {
+            None => Ok(true),
+            Some(pidfd) => {
+                wasmlet_sys::has_ended(pidfd).map_err(Error::system("look at a process"))
+            }
         }
     }
 
@@ -56,5 +106,13 @@ impl Process {
             streams: self.streams.clone(),
             ended: self.ended.subscribe(),
         }
+    }
+}
+
+fn open(pid: i32) -> Result<Option<OwnedFd>> {
+    match wasmlet_sys::pidfd_open(pid) {
+        Ok(pidfd) => Ok(Some(pidfd)),
+        Err(error) if error.raw_os_error() == Some(nix::libc::ESRCH) => Ok(None),
+        Err(error) => Err(Error::system(format!("reach process {pid}"))(error)),
     }
 }

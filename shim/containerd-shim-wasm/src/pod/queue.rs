@@ -140,14 +140,15 @@ pub fn decide(state: &State, verb: Verb) -> Verdict {
             // A signal that races with the end of its process has nothing left to do, and a
             // terminal or a standard input went with it.
             Verb::Kill | Verb::CloseIo | Verb::ResizePty => Verdict::Ignore,
+            // What it used is asked for to tell why it ended, and until it is deleted containerd takes
+            // a container without any process for one that was never there.
+            Verb::Stats | Verb::Pids => Verdict::Accept,
             Verb::Start
             | Verb::Pause
             | Verb::Resume
             | Verb::Update
             | Verb::Exec
-            | Verb::Checkpoint
-            | Verb::Stats
-            | Verb::Pids => deny,
+            | Verb::Checkpoint => deny,
         },
     }
 }

@@ -69,8 +69,8 @@ pub enum Operation {
     Checkpoint {
         /// Where.
         path: PathBuf,
-        /// What becomes of it then.
-        after: AfterCheckpoint,
+        /// Flags of `runc checkpoint`.
+        flags: Vec<String>,
     },
     /// Set a terminal's size.
     ResizePty {
@@ -99,15 +99,6 @@ pub enum Reach {
     Process,
     /// All of the container.
     Container,
-}
-
-/// What becomes of a container that was written to disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AfterCheckpoint {
-    /// It goes on.
-    Continue,
-    /// It ends.
-    Exit,
 }
 
 impl Operation {

@@ -8,14 +8,14 @@ use containerd_shim_protos::events::task as messages;
 use super::create::Backend;
 use super::driver::{Driver, Exec};
 use super::process::Process;
-use super::request::{AfterCheckpoint, Answer, Reach};
+use super::request::{Answer, Reach};
 use super::state::State;
 use crate::backend::runc::ProcessIo;
 use crate::error::{Error, Result};
 use crate::events::{Event, timestamp};
 use crate::reaper::Exit;
-use crate::stdio::terminal::ConsoleSocket;
-use crate::stdio::{self, Held, Streams};
+use crate::stdio::terminal::{ConsoleSocket, beside};
+use crate::stdio::{self, Held, Streams, Use};
 
 pub(super) const SIGKILL: u32 = 9;
 /// A killed init must be gone within this time; containerd waits 5 s for a clean-up.
@@ -63,7 +63,7 @@ impl Driver {
             exec_id: exec.clone(),
             ..Default::default()
         }));
-        let process = Process::created(None, streams, Held::default());
+        let process = Process::planned(streams);
         self.execs.insert(exec, Exec { spec, process });
         Ok(Answer::Done)
     }
@@ -75,30 +75,41 @@ impl Driver {
             );
         };
         let Exec { spec, process } = self.execs.get(&exec).ok_or_else(|| self.unknown(&exec))?;
-        let (reaper, namespace) = (&self.context.reaper, &self.context.namespace);
+        let reaper = &self.context.reaper;
+        let what = Use {
+            streams: &process.streams,
+            owner: self.stream_owner,
+            id: &exec,
+            namespace: &self.context.namespace,
+            reaper,
+        };
         let (pid, held) = if process.streams.terminal {
-            let name = format!("{}-{exec}", self.id);
-            let console = ConsoleSocket::bind(self.context.paths.console_socket(&name))?;
+            let socket = self.context.paths.console_socket(&self.id, Some(&exec));
+            let console = ConsoleSocket::bind(socket)?;
             let io = ProcessIo::Console(console.path().to_owned());
-            let (pid, terminal) = tokio::join!(
-                runc.exec(&self.id, &exec, spec, &self.bundle, io, reaper),
-                console.accept(&process.streams)
-            );
-            (pid?, Held::with_terminal(terminal?))
+            let started = runc.exec(&self.id, &exec, spec, &self.bundle, io, reaper);
+            let (pid, terminal) = beside(started, console.accept(what)).await?;
+            (pid, terminal.map(Held::with_terminal))
         } else {
-            let (descriptors, held) =
-                stdio::open(&process.streams, &exec, namespace, reaper).await?;
+            let (descriptors, held) = stdio::open(what).await?;
             let io = ProcessIo::Descriptors(descriptors);
-            (
-                runc.exec(&self.id, &exec, spec, &self.bundle, io, reaper)
-                    .await?,
-                held,
-            )
+            let started = runc.exec(&self.id, &exec, spec, &self.bundle, io, reaper);
+            (started.await?, Ok(held))
+        };
+        let (held, failure) = match held {
+            Ok(held) => (held, None),
+            Err(error) => (Held::default(), Some(error)),
         };
         self.watch(pid, Some(exec.clone()));
-        if let Some(Exec { process, .. }) = self.execs.get_mut(&exec) {
-            process.held = held;
-            process.state = process.state.started(pid);
+        let runs = match self.execs.get_mut(&exec) {
+            Some(Exec { process, .. }) => process.runs(pid, held),
+            None => Ok(()),
+        };
+        runs?;
+        if let Some(error) = failure {
+            // It runs, and nobody would ever see what it says; its end is told like any other.
+            self.process(Some(&exec))?.signal(SIGKILL.cast_signed())?;
+            return Err(error.into());
         }
         let pid = pid.cast_unsigned();
         self.publish(&Event::ExecStarted(messages::TaskExecStarted {
@@ -144,30 +155,29 @@ impl Driver {
         signal: u32,
         reach: Reach,
     ) -> Result<Answer> {
-        let pid = self.process(exec)?.state.pid();
+        let process = self.process(exec)?;
         let number = i32::try_from(signal)
             .ok()
             .filter(|number| (1..=64).contains(number))
             .ok_or_else(|| Error::BadRequest {
                 what: format!("there is no signal {signal}"),
             })?;
-        match (&self.backend, exec, pid) {
-            (Backend::Linux { runc, .. }, None, pid) => {
+        match (&self.backend, exec) {
+            (Backend::Linux { runc, .. }, None) => {
                 let (all, reaper) = (reach == Reach::Container, &self.context.reaper);
                 let sent = runc.kill(&self.id, signal, all, &self.bundle, reaper).await;
                 // runc refuses a container whose init has just ended, which we may not know yet.
                 // Nothing is left to signal then, whatever its words are.
-                let ended = pid.map(wasmlet_sys::has_ended).transpose();
-                match (sent, ended) {
-                    (Err(_), Ok(Some(true))) => {}
-                    (sent, _) => sent?,
+                if let Err(error) = sent
+                    && !process.has_ended()?
+                {
+                    return Err(error.into());
                 }
             }
             // A wasm container is one process, so one is all.
-            (Backend::Wasm { .. }, _, Some(pid)) | (Backend::Linux { .. }, Some(_), Some(pid)) => {
-                send(pid, number)?;
+            (Backend::Wasm { .. }, _) | (Backend::Linux { .. }, Some(_)) => {
+                process.signal(number)?;
             }
-            (_, _, None) => {}
         }
         // A frozen process does not die before it is thawed.
         if signal == SIGKILL
@@ -190,13 +200,12 @@ impl Driver {
         Ok(Answer::Done)
     }
 
-    pub(super) async fn checkpoint(&self, path: PathBuf, after: AfterCheckpoint) -> Result<Answer> {
+    pub(super) async fn checkpoint(&self, path: PathBuf, flags: &[String]) -> Result<Answer> {
         let Backend::Linux { runc, .. } = &self.backend else {
             return Err(self.not_for_wasm("a WebAssembly guest cannot be written to disk"));
         };
-        let leave_running = after == AfterCheckpoint::Continue;
         let reaper = &self.context.reaper;
-        runc.checkpoint(&self.id, &path, leave_running, &self.bundle, reaper)
+        runc.checkpoint(&self.id, &path, flags, &self.bundle, reaper)
             .await?;
         self.publish(&Event::Checkpointed(messages::TaskCheckpointed {
             container_id: self.id.clone(),
@@ -222,6 +231,12 @@ impl Driver {
     }
 
     pub(super) fn pids(&self) -> Result<Answer> {
+        if let State::Stopped { pid, .. } = self.init.state {
+            let pid = pid.map(i32::cast_unsigned);
+            return Ok(Answer::Processes(
+                pid.into_iter().map(|pid| (pid, None)).collect(),
+            ));
+        }
         let added = |pid: u32| {
             let is = |exec: &Exec| exec.process.state.pid().map(i32::cast_unsigned) == Some(pid);
             self.execs
@@ -265,7 +280,7 @@ impl Driver {
 
     /// Ends an init that waits for its start, and waits until it is gone.
     pub(super) async fn end_unstarted(&mut self, pid: i32) -> Result<()> {
-        send(pid, SIGKILL.cast_signed())?;
+        self.init.signal(SIGKILL.cast_signed())?;
         let gone = async {
             while self.init.state.exit().is_none() {
                 match self.ends.join_next().await {
@@ -280,21 +295,6 @@ impl Driver {
                 what: format!("end process {pid}"),
                 source: elapsed.into(),
             })
-    }
-}
-
-fn send(pid: i32, signal: i32) -> Result<()> {
-    let pidfd = match wasmlet_sys::pidfd_open(pid) {
-        Ok(pidfd) => pidfd,
-        // It has just ended: nothing left to signal.
-        Err(error) if error.raw_os_error() == Some(nix::libc::ESRCH) => return Ok(()),
-        Err(error) => return Err(Error::system(format!("reach process {pid}"))(error)),
-    };
-    match wasmlet_sys::pidfd_send_signal(&pidfd, signal) {
-        Err(error) if error.raw_os_error() != Some(nix::libc::ESRCH) => Err(Error::system(
-            format!("send signal {signal} to process {pid}"),
-        )(error)),
-        _ => Ok(()),
     }
 }
 

@@ -13,8 +13,11 @@ use std::time::Duration;
 use command_fds::{CommandFdExt, FdMapping};
 use tokio::sync::oneshot;
 
-use super::StdioError;
-use crate::reaper::{Exit, Reaper};
+use super::{StdioError, Use};
+use crate::reaper::Exit;
+
+/// How a URI that names a logger begins.
+pub(super) const SCHEME: &str = "binary://";
 
 /// A logger must be ready within this time, the same as containerd's own.
 const READY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -28,19 +31,24 @@ pub struct Logger {
 
 impl Logger {
     /// Starts the program and waits until it is ready.
-    pub(super) async fn start(
-        uri: &str,
-        id: &str,
-        namespace: &str,
-        reaper: &Reaper,
-    ) -> Result<(Self, OwnedFd, OwnedFd), StdioError> {
-        let (program, arguments) = split(uri);
+    pub(super) async fn start(what: Use<'_>) -> Result<(Self, OwnedFd, OwnedFd), StdioError> {
+        let Use {
+            streams,
+            owner,
+            id,
+            namespace,
+            reaper,
+        } = what;
+        let uri = &streams.stdout;
+        let (program, arguments) = split(uri.strip_prefix(SCHEME).unwrap_or(uri));
         let failed = |source| StdioError::Logger {
             program: program.clone(),
             source,
         };
         let (stdout_reader, stdout) = io::pipe().map_err(StdioError::Pipe)?;
         let (stderr_reader, stderr) = io::pipe().map_err(StdioError::Pipe)?;
+        owner.own("stdout", &stdout)?;
+        owner.own("stderr", &stderr)?;
         let (mut ready, ready_writer) = io::pipe().map_err(StdioError::Pipe)?;
         let mut command = Command::new(&program);
         command

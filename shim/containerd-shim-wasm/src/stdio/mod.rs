@@ -21,7 +21,7 @@ pub mod terminal;
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -42,6 +42,47 @@ pub struct Streams {
     pub terminal: bool,
 }
 
+/// Who owns the FIFOs and pipes of a container: where a user namespace maps the container's root to
+/// somebody else, that one, so that `/dev/stdout` can be opened again inside.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Owner {
+    /// User id on the node; with the group's 0, nothing is changed.
+    pub uid: u32,
+    /// Group id on the node.
+    pub gid: u32,
+}
+
+impl Owner {
+    fn own(self, stream: &'static str, file: &impl AsFd) -> Result<(), StdioError> {
+        if self == Self::default() {
+            return Ok(());
+        }
+        nix::unistd::fchown(file, Some(self.uid.into()), Some(self.gid.into())).map_err(|errno| {
+            StdioError::Owner {
+                stream,
+                uid: self.uid,
+                gid: self.gid,
+                source: errno.into(),
+            }
+        })
+    }
+}
+
+/// Streams, and for whom.
+#[derive(Debug, Clone, Copy)]
+pub struct Use<'a> {
+    /// What containerd asks for.
+    pub streams: &'a Streams,
+    /// Who owns them.
+    pub owner: Owner,
+    /// Id of the container or process, for a logger.
+    pub id: &'a str,
+    /// containerd's namespace, for a logger.
+    pub namespace: &'a str,
+    /// Starts loggers.
+    pub reaper: &'a Reaper,
+}
+
 /// Why streams cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum StdioError {
@@ -52,6 +93,19 @@ pub enum StdioError {
         stream: &'static str,
         /// The path.
         path: PathBuf,
+        /// The system's word.
+        #[source]
+        source: io::Error,
+    },
+    /// The owner cannot be set.
+    #[error("cannot give {stream} to user {uid} and group {gid}")]
+    Owner {
+        /// Which stream.
+        stream: &'static str,
+        /// `IoUid`.
+        uid: u32,
+        /// `IoGid`.
+        gid: u32,
         /// The system's word.
         #[source]
         source: io::Error,
@@ -133,22 +187,19 @@ impl Held {
 ///
 /// # Errors
 /// [`StdioError`], with the path and the stream.
-pub async fn open(
-    streams: &Streams,
-    id: &str,
-    namespace: &str,
-    reaper: &Reaper,
-) -> Result<(Descriptors, Held), StdioError> {
+pub async fn open(what: Use<'_>) -> Result<(Descriptors, Held), StdioError> {
+    let Use { streams, owner, .. } = what;
     let mut held = Held::default();
     let stdin = if streams.stdin.is_empty() {
         null("stdin")?
     } else {
         let (reader, writer) = fifo::open_input(Path::new(&streams.stdin))?;
+        owner.own("stdin", &reader)?;
         held.stdin = Some(writer);
         reader.into()
     };
-    if let Some(uri) = streams.stdout.strip_prefix("binary://") {
-        let (logger, stdout, stderr) = Logger::start(uri, id, namespace, reaper).await?;
+    if is_binary(&streams.stdout) {
+        let (logger, stdout, stderr) = Logger::start(what).await?;
         held.logger = Some(logger);
         return Ok((
             Descriptors {
@@ -159,8 +210,8 @@ pub async fn open(
             held,
         ));
     }
-    let stdout = output("stdout", &streams.stdout, &mut held)?;
-    let stderr = output("stderr", &streams.stderr, &mut held)?;
+    let stdout = output("stdout", &streams.stdout, owner, &mut held)?;
+    let stderr = output("stderr", &streams.stderr, owner, &mut held)?;
     Ok((
         Descriptors {
             stdin,
@@ -171,25 +222,42 @@ pub async fn open(
     ))
 }
 
-fn output(stream: &'static str, uri: &str, held: &mut Held) -> Result<OwnedFd, StdioError> {
+fn is_binary(uri: &str) -> bool {
+    uri.starts_with(logger::SCHEME)
+}
+
+/// The path that an output's URI names.
+fn output_path(stream: &'static str, uri: &str) -> Result<PathBuf, StdioError> {
+    match uri.split_once("://") {
+        None => Ok(PathBuf::from(uri)),
+        Some(("fifo" | "file", path)) => Ok(PathBuf::from(path)),
+        Some(_) => Err(StdioError::Scheme {
+            stream,
+            uri: uri.to_owned(),
+        }),
+    }
+}
+
+/// Whatever the URI says: opened as a file, a FIFO without a reader would hold up the whole pod.
+fn is_fifo(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|meta| meta.file_type().is_fifo())
+}
+
+fn output(
+    stream: &'static str,
+    uri: &str,
+    owner: Owner,
+    held: &mut Held,
+) -> Result<OwnedFd, StdioError> {
     if uri.is_empty() {
         return null(stream);
     }
-    let path = match uri.split_once("://") {
-        None | Some(("fifo", _)) => Path::new(uri.strip_prefix("fifo://").unwrap_or(uri)),
-        Some(("file", path)) => return append(stream, Path::new(path)).map(OwnedFd::from),
-        Some(_) => {
-            return Err(StdioError::Scheme {
-                stream,
-                uri: uri.to_owned(),
-            });
-        }
-    };
-    let is_fifo = std::fs::metadata(path).is_ok_and(|meta| meta.file_type().is_fifo());
-    if !is_fifo {
-        return append(stream, path).map(OwnedFd::from);
+    let path = output_path(stream, uri)?;
+    if !is_fifo(&path) {
+        return append(stream, &path).map(OwnedFd::from);
     }
-    let (keep, writer) = fifo::open_output(stream, path)?;
+    let (keep, writer) = fifo::open_output(stream, &path)?;
+    owner.own(stream, &writer)?;
     held.outputs.push(keep);
     Ok(writer.into())
 }

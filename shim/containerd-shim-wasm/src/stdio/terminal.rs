@@ -2,6 +2,8 @@
 //!
 //! Both directions go through one fixed buffer each. A reader that stands still stops the copy, then
 //! the pty fills, then the process waits.
+//!
+//! Output goes to a FIFO, to a file (`file://`) or to a logger (`binary://`).
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -15,9 +17,11 @@ use nix::fcntl::OFlag;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::UnixListener;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
-use super::{StdioError, Streams};
+use super::logger::Logger;
+use super::{Owner, StdioError, Streams, Use, append, is_binary, is_fifo, output_path};
 
 /// Buffer of one direction, in bytes: a pty gives at most 4 KiB at a time.
 const BUFFER_BYTES: usize = 4096;
@@ -59,7 +63,7 @@ impl ConsoleSocket {
     ///
     /// # Errors
     /// When no terminal comes, or a stream cannot be opened.
-    pub async fn accept(self, streams: &Streams) -> Result<Terminal, StdioError> {
+    pub async fn accept(self, what: Use<'_>) -> Result<Terminal, StdioError> {
         let receive = async {
             let (stream, _) = self.listener.accept().await?;
             // Readiness can be reported in error, so a read that would wait is tried again.
@@ -74,7 +78,26 @@ impl ConsoleSocket {
             .map_err(io::Error::from)
             .flatten()
             .map_err(StdioError::Terminal)?;
-        Terminal::start(master, streams)
+        Terminal::start(master, what).await
+    }
+}
+
+/// Awaits the runtime that sends a terminal, and the terminal. The runtime waits until its end of it was
+/// taken; one that fails before that sends none, so its failure ends the wait.
+///
+/// # Errors
+/// The runtime's failure. That no terminal came from one that succeeded is inside.
+pub async fn beside<T, E>(
+    runtime: impl Future<Output = Result<T, E>>,
+    terminal: impl Future<Output = Result<Terminal, StdioError>>,
+) -> Result<(T, Result<Terminal, StdioError>), E> {
+    let (mut runtime, mut terminal) = (std::pin::pin!(runtime), std::pin::pin!(terminal));
+    tokio::select! {
+        result = &mut runtime => {
+            let value = result?;
+            Ok((value, terminal.await))
+        }
+        terminal = &mut terminal => Ok((runtime.await?, terminal)),
     }
 }
 
@@ -90,36 +113,67 @@ impl Drop for ConsoleSocket {
 #[derive(Debug)]
 pub struct Terminal {
     master: Arc<AsyncFd<OwnedFd>>,
-    input: Option<JoinHandle<()>>,
-    output: Option<JoinHandle<()>>,
+    input: Option<Input>,
+    output: JoinHandle<()>,
+    _logger: Option<Logger>,
+}
+
+/// The copy into the terminal, and how it is told that no more comes.
+#[derive(Debug)]
+struct Input {
+    task: JoinHandle<()>,
+    last: Arc<Notify>,
+}
+
+/// Where a terminal's output goes.
+enum Sink {
+    /// A FIFO or a logger's pipe.
+    Pipe(Arc<AsyncFd<OwnedFd>>),
+    /// A regular file, to which epoll(7) does not apply.
+    File(File),
 }
 
 impl Terminal {
-    fn start(master: OwnedFd, streams: &Streams) -> Result<Self, StdioError> {
+    async fn start(master: OwnedFd, what: Use<'_>) -> Result<Self, StdioError> {
+        let Streams { stdin, stdout, .. } = what.streams;
         let master = nonblocking(File::from(master)).map_err(StdioError::Terminal)?;
         let master = Arc::new(master);
-        let input = match streams.stdin.as_str() {
+        let input = match stdin.as_str() {
             "" => None,
             path => {
-                let from = open_fifo("stdin", path)?;
-                Some(tokio::spawn(copy(
-                    from,
-                    Arc::clone(&master),
-                    Direction::Input,
-                )))
+                let last = Arc::new(Notify::new());
+                let from = open_fifo("stdin", Path::new(path), what.owner)?;
+                let task = tokio::spawn(copy_in(from, Arc::clone(&master), Arc::clone(&last)));
+                Some(Input { task, last })
             }
         };
-        let output = match streams.stdout.as_str() {
-            "" => tokio::spawn(discard(Arc::clone(&master))),
-            path => {
-                let to = open_fifo("stdout", path)?;
-                tokio::spawn(copy(Arc::clone(&master), to, Direction::Output))
+        let mut logger = None;
+        let sink = match stdout.as_str() {
+            "" => None,
+            uri if is_binary(uri) => {
+                let (started, pipe, _) = Logger::start(what).await?;
+                logger = Some(started);
+                let pipe = nonblocking(File::from(pipe)).map_err(StdioError::Terminal)?;
+                Some(Sink::Pipe(Arc::new(pipe)))
             }
+            uri => {
+                let path = output_path("stdout", uri)?;
+                Some(if is_fifo(&path) {
+                    Sink::Pipe(open_fifo("stdout", &path, what.owner)?)
+                } else {
+                    Sink::File(append("stdout", &path)?)
+                })
+            }
+        };
+        let output = match sink {
+            None => tokio::spawn(discard(Arc::clone(&master))),
+            Some(sink) => tokio::spawn(copy_out(Arc::clone(&master), sink)),
         };
         Ok(Self {
             master,
             input,
-            output: Some(output),
+            output,
+            _logger: logger,
         })
     }
 
@@ -131,27 +185,21 @@ impl Terminal {
         wasmlet_sys::resize_terminal(self.master.get_ref(), columns, rows)
     }
 
-    /// Copies no further input.
+    /// Copies what is in the FIFO already and no further input.
     pub fn close_input(&mut self) {
-        if let Some(input) = self.input.take() {
-            input.abort();
+        if let Some(input) = &self.input {
+            input.last.notify_one();
         }
     }
 }
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        self.close_input();
-        if let Some(output) = self.output.take() {
-            output.abort();
+        if let Some(input) = self.input.take() {
+            input.task.abort();
         }
+        self.output.abort();
     }
-}
-
-#[derive(Clone, Copy)]
-enum Direction {
-    Input,
-    Output,
 }
 
 fn nonblocking(file: File) -> io::Result<AsyncFd<OwnedFd>> {
@@ -162,45 +210,112 @@ fn nonblocking(file: File) -> io::Result<AsyncFd<OwnedFd>> {
 }
 
 /// Both ends of the FIFO at once, so that neither a missing peer nor one that leaves ends the copy.
-fn open_fifo(stream: &'static str, path: &str) -> Result<Arc<AsyncFd<OwnedFd>>, StdioError> {
-    let path = Path::new(path.strip_prefix("fifo://").unwrap_or(path));
-    OpenOptions::new()
+fn open_fifo(
+    stream: &'static str,
+    path: &Path,
+    owner: Owner,
+) -> Result<Arc<AsyncFd<OwnedFd>>, StdioError> {
+    let failed = |source| StdioError::Open {
+        stream,
+        path: path.to_owned(),
+        source,
+    };
+    let fifo = OpenOptions::new()
         .read(true)
         .write(true)
         .custom_flags(OFlag::O_NONBLOCK.bits())
         .open(path)
-        .and_then(|fifo| wasmlet_sys::watched(fifo.into()))
-        .map(Arc::new)
-        .map_err(|source| StdioError::Open {
-            stream,
-            path: path.to_owned(),
-            source,
-        })
+        .map_err(failed)?;
+    owner.own(stream, &fifo)?;
+    let fifo = wasmlet_sys::watched(fifo.into()).map_err(failed)?;
+    Ok(Arc::new(fifo))
 }
 
-async fn copy(from: Arc<AsyncFd<OwnedFd>>, to: Arc<AsyncFd<OwnedFd>>, direction: Direction) {
+async fn copy_in(from: Arc<AsyncFd<OwnedFd>>, to: Arc<AsyncFd<OwnedFd>>, last: Arc<Notify>) {
     let mut buffer = vec![0; BUFFER_BYTES];
     loop {
-        let mut chunk = match read(&from, &mut buffer).await {
+        let bytes = tokio::select! {
+            biased;
+            bytes = read(&from, &mut buffer) => bytes,
+            () = last.notified() => {
+                // Our own writing end keeps the FIFO from ending, so its being empty is the end.
+                while wasmlet_sys::bytes_readable(from.get_ref()).is_ok_and(|bytes| bytes > 0) {
+                    let Ok(bytes) = read(&from, &mut buffer).await else { return };
+                    if !write_all(&to, buffer.get(..bytes).unwrap_or_default()).await {
+                        return;
+                    }
+                }
+                return;
+            }
+        };
+        match bytes {
+            Ok(0) | Err(_) => return,
+            Ok(bytes) => {
+                if !write_all(&to, buffer.get(..bytes).unwrap_or_default()).await {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+async fn copy_out(from: Arc<AsyncFd<OwnedFd>>, to: Sink) {
+    let mut buffer = vec![0; BUFFER_BYTES];
+    loop {
+        let chunk = match read(&from, &mut buffer).await {
             // EIO is how a master says that no process has the terminal open any more.
             Ok(0) | Err(_) => break,
             Ok(bytes) => buffer.get(..bytes).unwrap_or_default(),
         };
-        while !chunk.is_empty() {
-            match write(&to, chunk).await {
-                Ok(bytes) => chunk = chunk.get(bytes..).unwrap_or_default(),
-                Err(error) => return tracing::debug!(%error, "a terminal's peer is gone"),
-            }
+        let is_written = match &to {
+            Sink::Pipe(pipe) => write_all(pipe, chunk).await,
+            Sink::File(file) => append_all(file, chunk).await,
+        };
+        if !is_written {
+            // The process must not wait for a peer that is gone.
+            return discard(from).await;
         }
     }
-    if matches!(direction, Direction::Output) {
+    if let Sink::Pipe(pipe) = to {
         // The last words may still be in the FIFO, which ends for its reader when it is empty.
         let mut pause = Duration::from_millis(1);
-        while wasmlet_sys::bytes_readable(to.get_ref()).is_ok_and(|bytes| bytes > 0) {
+        while wasmlet_sys::bytes_readable(pipe.get_ref()).is_ok_and(|bytes| bytes > 0) {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(1));
         }
     }
+}
+
+/// Whether everything could be written.
+async fn write_all(to: &AsyncFd<OwnedFd>, mut chunk: &[u8]) -> bool {
+    while !chunk.is_empty() {
+        match write(to, chunk).await {
+            Ok(bytes) => chunk = chunk.get(bytes..).unwrap_or_default(),
+            Err(error) => {
+                tracing::debug!(%error, "a terminal's peer is gone");
+                return false;
+            }
+        }
+    }
+    true
+}
+
+/// Whether everything could be written; beside the event loop, because a disk may take its time.
+async fn append_all(file: &File, chunk: &[u8]) -> bool {
+    let written = file.try_clone().map(|mut file| {
+        let chunk = chunk.to_vec();
+        tokio::task::spawn_blocking(move || io::Write::write_all(&mut file, &chunk))
+    });
+    let result = match written {
+        Ok(task) => task
+            .await
+            .unwrap_or_else(|error| Err(io::Error::other(error))),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = &result {
+        tracing::warn!(%error, "a terminal's output cannot be written to its file");
+    }
+    result.is_ok()
 }
 
 async fn discard(from: Arc<AsyncFd<OwnedFd>>) {
