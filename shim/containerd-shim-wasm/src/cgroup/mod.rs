@@ -217,6 +217,41 @@ fn number(path: PathBuf) -> u64 {
     }
 }
 
+/// Lines that begin with a device's `major:minor`, and the words behind it.
+fn devices(path: PathBuf) -> Vec<(u64, u64, Vec<String>)> {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let device = |line: &str| {
+        let mut words = line.split_whitespace();
+        let (major, minor) = words.next()?.split_once(':')?;
+        Some((
+            major.parse().ok()?,
+            minor.parse().ok()?,
+            words.map(str::to_owned).collect(),
+        ))
+    };
+    text.lines().filter_map(device).collect()
+}
+
+/// Sizes of huge pages as file names have them (`2MB`): those with a file `hugetlb.<size>.<usage>`.
+fn huge_page_sizes(folder: &Path, usage: &str) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(folder) else {
+        return Vec::new();
+    };
+    let size = |entry: io::Result<fs::DirEntry>| {
+        let name = entry.ok()?.file_name();
+        let size = name
+            .to_str()?
+            .strip_prefix("hugetlb.")?
+            .strip_suffix(usage)?;
+        let size = size.strip_suffix('.')?;
+        // `hugetlb.2MB.rsvd.current` is another account.
+        (!size.contains('.')).then(|| size.to_owned())
+    };
+    let mut sizes: Vec<String> = entries.filter_map(size).collect();
+    sizes.sort();
+    sizes
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

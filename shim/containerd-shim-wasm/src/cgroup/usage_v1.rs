@@ -8,11 +8,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use containerd_shim_protos::cgroups::metrics::{
-    CPUStat, CPUUsage, MemoryEntry, MemoryOomControl, MemoryStat, Metrics, PidsStat, Throttle,
+    BlkIOEntry, BlkIOStat, CPUStat, CPUUsage, HugetlbStat, MemoryEntry, MemoryOomControl,
+    MemoryStat, Metrics, PidsStat, Throttle,
 };
 use containerd_shim_protos::protobuf::Message;
 
-use super::{CgroupError, Flat, number};
+use super::{CgroupError, Flat, devices, huge_page_sizes, number};
 
 /// Kernel ticks per second in `cpuacct.stat`: USER_HZ, 100 on every architecture that Linux exposes it on.
 const NANOS_PER_TICK: u64 = 1_000_000_000 / 100;
@@ -31,6 +32,8 @@ pub(super) fn encode(folders: &HashMap<String, PathBuf>) -> Result<Vec<u8>, Cgro
         cpu: Some(cpu(folder("cpuacct"), folder("cpu"))).into(),
         memory: folder("memory").map(memory).into(),
         memory_oom_control: folder("memory").map(oom_control).into(),
+        blkio: folder("blkio").map(blkio).into(),
+        hugetlb: folder("hugetlb").map(hugetlb).unwrap_or_default(),
         ..Default::default()
     };
     metrics.write_to_bytes().map_err(CgroupError::Encode)
@@ -141,6 +144,50 @@ fn oom_control(folder: &Path) -> MemoryOomControl {
     }
 }
 
+/// The throttling policy's account, which the kernel keeps whatever the I/O scheduler.
+fn blkio(folder: &Path) -> BlkIOStat {
+    let entries = |file: &str| {
+        let entry = |(major, minor, words): (u64, u64, Vec<String>)| {
+            let [op, value] = words.as_slice() else {
+                return None;
+            };
+            Some(BlkIOEntry {
+                op: op.clone(),
+                major,
+                minor,
+                value: value.parse().ok()?,
+                ..Default::default()
+            })
+        };
+        devices(folder.join(file))
+            .into_iter()
+            .filter_map(entry)
+            .collect()
+    };
+    BlkIOStat {
+        io_service_bytes_recursive: entries("blkio.throttle.io_service_bytes_recursive"),
+        io_serviced_recursive: entries("blkio.throttle.io_serviced_recursive"),
+        ..Default::default()
+    }
+}
+
+fn hugetlb(folder: &Path) -> Vec<HugetlbStat> {
+    let stat = |size: String| {
+        let file = |name: &str| number(folder.join(format!("hugetlb.{size}.{name}")));
+        HugetlbStat {
+            usage: file("usage_in_bytes"),
+            max: file("max_usage_in_bytes"),
+            failcnt: file("failcnt"),
+            pagesize: size,
+            ..Default::default()
+        }
+    };
+    huge_page_sizes(folder, "usage_in_bytes")
+        .into_iter()
+        .map(stat)
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -161,10 +208,16 @@ mod tests {
             ("memory.limit_in_bytes", "67108864\n"),
             ("pids.current", "1\n"),
             ("pids.max", "max\n"),
+            (
+                "blkio.throttle.io_service_bytes_recursive",
+                "8:0 Read 512\n8:0 Write 1024\nTotal 1536\n",
+            ),
+            ("hugetlb.2MB.usage_in_bytes", "2097152\n"),
+            ("hugetlb.2MB.rsvd.usage_in_bytes", "1\n"),
         ] {
             fs::write(dir.path().join(name), text).expect("written");
         }
-        let names = ["memory", "cpu", "cpuacct", "pids"];
+        let names = ["memory", "cpu", "cpuacct", "pids", "blkio", "hugetlb"];
         let folders = names.map(|name| (name.to_owned(), dir.path().to_owned()));
         let bytes = encode(&HashMap::from(folders)).expect("encodes");
         let metrics = Metrics::parse_from_bytes(&bytes).expect("decodes");
@@ -175,6 +228,18 @@ mod tests {
         assert_eq!(metrics.memory.usage.limit, 64 << 20);
         assert_eq!(metrics.memory.total_inactive_file, 4);
         assert_eq!((metrics.pids.current, metrics.pids.limit), (1, 0));
+        let written = &metrics.blkio.io_service_bytes_recursive;
+        let written: Vec<_> = written
+            .iter()
+            .map(|entry| (entry.op.as_str(), entry.major, entry.minor, entry.value))
+            .collect();
+        assert_eq!(written, [("Read", 8, 0, 512), ("Write", 8, 0, 1024)]);
+        let huge: Vec<_> = metrics
+            .hugetlb
+            .iter()
+            .map(|stat| (stat.pagesize.as_str(), stat.usage))
+            .collect();
+        assert_eq!(huge, [("2MB", 2 << 20)]);
     }
 
     #[test]

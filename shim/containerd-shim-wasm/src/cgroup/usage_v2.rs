@@ -6,11 +6,11 @@
 use std::path::Path;
 
 use containerd_shim_protos::cgroups_v2::metrics::{
-    CPUStat, MemoryEvents, MemoryStat, Metrics, PidsStat,
+    CPUStat, HugeTlbStat, IOEntry, IOStat, MemoryEvents, MemoryStat, Metrics, PidsStat,
 };
 use containerd_shim_protos::protobuf::Message;
 
-use super::{CgroupError, Flat, number, read};
+use super::{CgroupError, Flat, devices, huge_page_sizes, number, read};
 
 pub(super) fn encode(folder: &Path) -> Result<Vec<u8>, CgroupError> {
     // Every cgroup has this file; without it there is no cgroup any more.
@@ -20,6 +20,8 @@ pub(super) fn encode(folder: &Path) -> Result<Vec<u8>, CgroupError> {
         cpu: Some(cpu(folder)).into(),
         memory: Some(memory(folder)).into(),
         memory_events: Some(events(folder)).into(),
+        io: Some(io(folder)).into(),
+        hugetlb: hugetlb(folder),
         ..Default::default()
     };
     metrics.write_to_bytes().map_err(CgroupError::Encode)
@@ -96,6 +98,48 @@ fn events(folder: &Path) -> MemoryEvents {
     }
 }
 
+fn io(folder: &Path) -> IOStat {
+    let entry = |(major, minor, words): (u64, u64, Vec<String>)| {
+        let value = |key: &str| {
+            let of = |word: &String| word.strip_prefix(key)?.strip_prefix('=')?.parse().ok();
+            words.iter().find_map(of).unwrap_or(0)
+        };
+        IOEntry {
+            major,
+            minor,
+            rbytes: value("rbytes"),
+            wbytes: value("wbytes"),
+            rios: value("rios"),
+            wios: value("wios"),
+            ..Default::default()
+        }
+    };
+    IOStat {
+        usage: devices(folder.join("io.stat"))
+            .into_iter()
+            .map(entry)
+            .collect(),
+        ..Default::default()
+    }
+}
+
+fn hugetlb(folder: &Path) -> Vec<HugeTlbStat> {
+    let stat = |size: String| {
+        let file = |name: &str| folder.join(format!("hugetlb.{size}.{name}"));
+        HugeTlbStat {
+            current: number(file("current")),
+            max: number(file("max")),
+            failcnt: Flat::read(file("events")).get("max"),
+            pagesize: size,
+            ..Default::default()
+        }
+    };
+    huge_page_sizes(folder, "current")
+        .into_iter()
+        .map(stat)
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,6 +156,13 @@ mod tests {
             ("memory.events", "oom 1\noom_kill 1\n"),
             ("pids.current", "2\n"),
             ("pids.max", "64\n"),
+            (
+                "io.stat",
+                "8:16 rbytes=512 wbytes=1024 rios=1 wios=2 dbytes=0 dios=0\n",
+            ),
+            ("hugetlb.1GB.current", "0\n"),
+            ("hugetlb.1GB.max", "max\n"),
+            ("hugetlb.1GB.events", "max 3\n"),
         ] {
             std::fs::write(dir.path().join(name), text).expect("written");
         }
@@ -125,5 +176,14 @@ mod tests {
         assert_eq!(metrics.memory.inactive_file, 3);
         assert_eq!(metrics.memory_events.oom_kill, 1);
         assert_eq!((metrics.pids.current, metrics.pids.limit), (2, 64));
+        let [device] = metrics.io.usage.as_slice() else {
+            panic!("one device, not {}", metrics.io.usage.len())
+        };
+        assert_eq!((device.major, device.minor), (8, 16));
+        assert_eq!((device.rbytes, device.wbytes, device.wios), (512, 1024, 2));
+        let [huge] = metrics.hugetlb.as_slice() else {
+            panic!("one size, not {}", metrics.hugetlb.len())
+        };
+        assert_eq!((huge.pagesize.as_str(), huge.failcnt), ("1GB", 3));
     }
 }

@@ -8,6 +8,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use wasmlet_protocol::{ContainerRef, CreateRequest as RunnerRequest, GuestKind, PROTOCOL};
 
@@ -67,17 +68,21 @@ pub(crate) struct Traces {
 impl Traces {
     /// Removes them; reports what cannot be removed, and goes on.
     pub(crate) fn remove(&self) -> Result<()> {
-        let unmounted = match &self.mount_point {
-            Some(mount_point) => rootfs::unmount_all(mount_point),
-            None => Ok(()),
-        };
+        let unmounted = self.unmount();
         match std::fs::remove_file(&self.record) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 tracing::warn!(path = %self.record.display(), %error, "cannot remove a record");
             }
             _ => {}
         }
-        unmounted.map_err(Error::from)
+        unmounted
+    }
+
+    fn unmount(&self) -> Result<()> {
+        match &self.mount_point {
+            Some(mount_point) => rootfs::unmount_all(mount_point).map_err(Error::from),
+            None => Ok(()),
+        }
     }
 }
 
@@ -107,6 +112,7 @@ pub(crate) async fn create(context: &Context, request: &CreateRequest) -> Result
         mount_point: (!request.rootfs.is_empty()).then(|| mount_point.clone()),
         record: context.paths.record(&request.id),
     };
+    let is_undone = AtomicBool::new(true);
     let attempt = async {
         rootfs::mount_all(&request.rootfs, &mount_point)?;
         let attempt = Attempt {
@@ -114,6 +120,7 @@ pub(crate) async fn create(context: &Context, request: &CreateRequest) -> Result
             request,
             spec: &spec,
             traces: &traces,
+            is_undone: &is_undone,
         };
         attempt.run().await
     };
@@ -126,7 +133,13 @@ pub(crate) async fn create(context: &Context, request: &CreateRequest) -> Result
             traces,
         }),
         Err(error) => {
-            if let Err(cleanup) = traces.remove() {
+            let cleanup = if is_undone.load(Ordering::Relaxed) {
+                traces.remove()
+            } else {
+                // With the record kept, `delete` can try again.
+                traces.unmount()
+            };
+            if let Err(cleanup) = cleanup {
                 let cleanup = crate::chain(&cleanup);
                 tracing::error!(
                     id = request.id,
@@ -144,6 +157,8 @@ struct Attempt<'a> {
     request: &'a CreateRequest,
     spec: &'a Spec,
     traces: &'a Traces,
+    /// Nothing is left of what was begun.
+    is_undone: &'a AtomicBool,
 }
 
 type Outcome = Result<(Backend, Process, i32, Cgroup)>;
@@ -338,13 +353,7 @@ impl Attempt<'_> {
             Err(error @ Error::Failure { .. }) => Err(error),
             // One that was killed has removed nothing.
             Err(error) => {
-                if let Err(cleanup) = runner.control("delete", &context.reaper).await {
-                    tracing::error!(
-                        id = request.id,
-                        cleanup = crate::chain(&cleanup),
-                        "cannot undo a create"
-                    );
-                }
+                self.note_undo(runner.control("delete", &context.reaper).await);
                 Err(error)
             }
         }
@@ -430,18 +439,21 @@ impl Attempt<'_> {
                 ))
             }
             Err(error) => {
-                if let Err(cleanup) = runc
-                    .delete(&request.id, &request.bundle, &context.reaper)
-                    .await
-                {
-                    tracing::error!(
-                        id = request.id,
-                        cleanup = crate::chain(&cleanup),
-                        "cannot undo a create"
-                    );
-                }
+                let undo = runc.delete(&request.id, &request.bundle, &context.reaper);
+                self.note_undo(undo.await.map_err(Error::from));
                 Err(error)
             }
+        }
+    }
+
+    fn note_undo(&self, undo: Result<()>) {
+        if let Err(cleanup) = undo {
+            self.is_undone.store(false, Ordering::Relaxed);
+            tracing::error!(
+                id = self.request.id,
+                cleanup = crate::chain(&cleanup),
+                "cannot undo a create"
+            );
         }
     }
 
