@@ -30,7 +30,26 @@ pub struct Pod<'a> {
     /// Sandbox id.
     pub id: String,
     config: api::PodSandboxConfig,
+    pids: Pids,
     log_dir: PathBuf,
+}
+
+/// Whose processes a container of a pod sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pids {
+    /// Its own.
+    OfContainer,
+    /// Those of the whole pod (`shareProcessNamespace: true`).
+    OfPod,
+}
+
+impl Pids {
+    fn mode(self) -> i32 {
+        match self {
+            Self::OfContainer => api::NamespaceMode::Container.into(),
+            Self::OfPod => api::NamespaceMode::Pod.into(),
+        }
+    }
 }
 
 /// What a container of a pod is made of.
@@ -89,16 +108,34 @@ impl<'a> Cri<'a> {
         }
     }
 
+    /// Runs a sandbox whose containers see each other's processes.
+    #[track_caller]
+    pub fn pod_with_shared_pids(&self, name: &str) -> Pod<'a> {
+        match self.run_pod(name, &[], Pids::OfPod) {
+            Ok(pod) => pod,
+            Err(status) => panic!("cannot run pod {name}: {status}"),
+        }
+    }
+
     /// [`Self::pod`], or why it does not run.
     #[track_caller]
     pub fn try_pod(&self, name: &str, annotations: &[(&str, &str)]) -> Result<Pod<'a>, Status> {
+        self.run_pod(name, annotations, Pids::OfContainer)
+    }
+
+    fn run_pod(
+        &self,
+        name: &str,
+        annotations: &[(&str, &str)],
+        pids: Pids,
+    ) -> Result<Pod<'a>, Status> {
         let node = self.ctx.node();
         let uid = self.ctx.id(name);
         let log_dir = node.base().join("log").join(&uid);
         fs::create_dir_all(&log_dir).expect("a folder for logs can be made");
         let options = api::NamespaceOption {
             network: api::NamespaceMode::Node.into(),
-            pid: api::NamespaceMode::Container.into(),
+            pid: pids.mode(),
             ipc: api::NamespaceMode::Pod.into(),
             ..Default::default()
         };
@@ -134,6 +171,7 @@ impl<'a> Cri<'a> {
             cri: Cri { ctx: self.ctx },
             id: reply.pod_sandbox_id,
             config,
+            pids,
             log_dir,
         })
     }
@@ -184,7 +222,7 @@ impl Pod<'_> {
                 security_context: Some(api::LinuxContainerSecurityContext {
                     namespace_options: Some(api::NamespaceOption {
                         network: api::NamespaceMode::Node.into(),
-                        pid: api::NamespaceMode::Container.into(),
+                        pid: self.pids.mode(),
                         ..Default::default()
                     }),
                     ..Default::default()
@@ -322,6 +360,17 @@ impl Pod<'_> {
     pub fn shim_pid(&self) -> i32 {
         crate::oracle::shim_of(&self.id, &self.cri.ctx.node().socket())
             .unwrap_or_else(|| panic!("no shim for sandbox {}", self.id))
+    }
+
+    /// Socket of the shim that serves the pod.
+    pub fn shim_socket(&self) -> PathBuf {
+        let node = self.cri.ctx.node();
+        crate::oracle::socket_of(&node.socket(), CRI_NAMESPACE, &self.id)
+    }
+
+    /// Processes, cgroups and records that are there of the containers in `ids`, one line each.
+    pub fn alive(&self, ids: &[String]) -> Vec<String> {
+        crate::Oracle::alive(self.cri.ctx.node(), ids)
     }
 
     /// Process id of a container's or the sandbox's init.

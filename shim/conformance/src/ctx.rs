@@ -148,10 +148,20 @@ impl Ctx {
         Task::make_container(self, &id, image, build, &options.args)
     }
 
+    /// A task of a container of [`Self::container`], or why it was not created.
+    pub fn create(
+        &self,
+        name: &str,
+        rootfs: Vec<Mount>,
+        options: &TaskOptions,
+    ) -> Result<Task<'_>, Status> {
+        Task::create(self, &self.id(name), rootfs, options)
+    }
+
     /// Another task of a container whose first one was deleted.
     #[track_caller]
     pub fn again(&self, name: &str, rootfs: Vec<Mount>) -> Task<'_> {
-        match Task::create(self, &self.id(name), rootfs, &TaskOptions::default()) {
+        match self.create(name, rootfs, &TaskOptions::default()) {
             Ok(task) => task,
             Err(status) => panic!("cannot create another task of {name}: {status}"),
         }
@@ -242,6 +252,11 @@ impl Ctx {
         crate::oracle::shim_of(&self.id(name), &self.node.socket())
     }
 
+    /// What our shims keep below `/run/wasmlet` of the container `name`, one line each.
+    pub fn records(&self, name: &str) -> Vec<String> {
+        crate::oracle::records_of(&self.id(name))
+    }
+
     /// Removes a container in the middle of a test, with whatever task it has.
     pub fn forget(&self, name: &str) {
         self.remove_container(&self.id(name));
@@ -319,7 +334,7 @@ impl Ctx {
     }
 
     /// Options of the runtime for a container: our settings file, nothing for runc.
-    pub(crate) fn runtime_options(&self) -> Option<Any> {
+    pub fn runtime_options(&self) -> Option<Any> {
         if !self.runtime.is_ours() {
             return None;
         }

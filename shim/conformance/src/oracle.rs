@@ -82,6 +82,24 @@ impl Oracle {
         Residue(clean.err().unwrap_or_default())
     }
 
+    /// What is live of some containers now: processes, cgroups, what our shims keep of them. What
+    /// containerd keeps until they are removed is not looked at.
+    pub(crate) fn alive(node: &Node, ids: &[String]) -> Vec<String> {
+        let mut alive = Vec::new();
+        let oracle = Self {
+            needles: ids.to_vec(),
+            base: node.base().to_owned(),
+            containerd_socket: node.socket(),
+            containerd: node.pid(),
+        };
+        oracle.processes(&mut alive);
+        for dir in crate::node::cgroups_where(|name| oracle.is_ours(name)) {
+            alive.push(format!("cgroup {}", dir.display()));
+        }
+        names_below(Path::new(RUN_DIR), &|name| oracle.is_ours(name), &mut alive);
+        alive
+    }
+
     fn left(&self) -> Vec<String> {
         let mut left = Vec::new();
         self.processes(&mut left);
@@ -103,7 +121,7 @@ impl Oracle {
             .into_iter()
             .chain(machine)
         {
-            self.names_below(dir, &mut left);
+            names_below(dir, &|name| self.is_ours(name), &mut left);
         }
         left
     }
@@ -127,19 +145,26 @@ impl Oracle {
             }
         }
     }
+}
 
-    /// Files and folders below `dir` that carry the tag in their name.
-    fn names_below(&self, dir: &Path, left: &mut Vec<String>) {
-        let Ok(entries) = fs::read_dir(dir) else {
-            return;
-        };
-        for entry in entries.filter_map(Result::ok) {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if self.is_ours(&name) {
-                left.push(format!("file {}", entry.path().display()));
-            } else if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                self.names_below(&entry.path(), left);
-            }
+/// Files of our shims that carry `id` in their name.
+pub(crate) fn records_of(id: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    names_below(Path::new(RUN_DIR), &|name| name.contains(id), &mut found);
+    found
+}
+
+/// Files and folders below `dir` whose name is wanted, one line each.
+fn names_below(dir: &Path, wanted: &dyn Fn(&str) -> bool, found: &mut Vec<String>) {
+    let Ok(entries) = fs::read_dir(dir) else {
+        return;
+    };
+    for entry in entries.filter_map(Result::ok) {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if wanted(&name) {
+            found.push(format!("file {}", entry.path().display()));
+        } else if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            names_below(&entry.path(), wanted, found);
         }
     }
 }

@@ -38,6 +38,8 @@ pub struct TaskOptions {
     pub terminal: bool,
     /// Where output goes instead of the FIFOs: a `file://` or `binary://` URI.
     pub log: Option<String>,
+    /// How long the caller of Create waits.
+    pub patience: Option<Duration>,
     /// Changes the spec at last.
     pub spec: Option<fn(SpecBuilder) -> SpecBuilder>,
 }
@@ -63,6 +65,13 @@ impl TaskOptions {
     #[must_use]
     pub fn log(mut self, uri: impl Into<String>) -> Self {
         self.log = Some(uri.into());
+        self
+    }
+
+    /// Gives Create up after this time, as a client whose own deadline is over.
+    #[must_use]
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = Some(patience);
         self
     }
 
@@ -165,18 +174,24 @@ impl<'a> Task<'a> {
             stdin, terminal, ..
         } = *options;
         let io = Fifos::make(&ctx.node().base().join("fifo"), id, stdin, terminal);
-        let output = |fifo| options.log.clone().unwrap_or_else(|| path_of(fifo));
+        let output = |fifo: &crate::Reader| {
+            let log = options.log.clone();
+            log.unwrap_or_else(|| path_of(Some(fifo.path())))
+        };
         let request = CreateTaskRequest {
             container_id: id.to_owned(),
             rootfs,
             stdin: path_of(io.stdin.as_deref()),
-            stdout: output(Some(io.stdout.path())),
-            stderr: output(io.stderr.as_ref().map(crate::Reader::path)),
+            stdout: output(&io.stdout),
+            stderr: io.stderr.as_ref().map(output).unwrap_or_default(),
             terminal,
             ..CreateTaskRequest::default()
         };
-        let reply =
-            ctx.tasks(async |mut tasks| tasks.create(in_namespace(request, NAMESPACE)).await)?;
+        let mut request = in_namespace(request, NAMESPACE);
+        if let Some(patience) = options.patience {
+            request.set_timeout(patience);
+        }
+        let reply = ctx.tasks(async |mut tasks| tasks.create(request).await)?;
         Ok(Self {
             ctx,
             id: id.to_owned(),
@@ -354,11 +369,16 @@ impl<'a> Task<'a> {
 
     /// Sets the terminal's size.
     pub fn resize(&self, width: u32, height: u32) -> Answer<()> {
+        self.resize_exec("", width, height)
+    }
+
+    /// Sets the size of an exec's terminal.
+    pub fn resize_exec(&self, exec: &str, width: u32, height: u32) -> Answer<()> {
         let request = ResizePtyRequest {
             container_id: self.id.clone(),
+            exec_id: exec.to_owned(),
             width,
             height,
-            ..ResizePtyRequest::default()
         };
         self.ctx
             .tasks(async |mut tasks| tasks.resize_pty(in_namespace(request, NAMESPACE)).await)
@@ -366,17 +386,32 @@ impl<'a> Task<'a> {
 
     /// Adds another process; it starts with [`Self::start_exec`].
     pub fn exec(&self, exec: &str, args: &[&str], stdin: bool) -> Answer<()> {
-        let process = SpecBuilder::new(args.iter().copied()).value()["process"].clone();
+        self.add_exec(exec, SpecBuilder::new(args.iter().copied()), stdin)
+    }
+
+    /// Adds another process on a terminal of its own, with stdin; it starts with
+    /// [`Self::start_exec`].
+    pub fn exec_on_terminal(&self, exec: &str, args: &[&str]) -> Answer<()> {
+        self.add_exec(
+            exec,
+            SpecBuilder::new(args.iter().copied()).terminal(),
+            true,
+        )
+    }
+
+    fn add_exec(&self, exec: &str, spec: SpecBuilder, stdin: bool) -> Answer<()> {
+        let process = &spec.value()["process"];
+        let terminal = process["terminal"] == true;
         let dir = self.ctx.node().base().join("fifo");
-        let io = Fifos::make(&dir, &format!("{}-{exec}", self.id), stdin, false);
+        let io = Fifos::make(&dir, &format!("{}-{exec}", self.id), stdin, terminal);
         let request = ExecProcessRequest {
             container_id: self.id.clone(),
             exec_id: exec.to_owned(),
             stdin: path_of(io.stdin.as_deref()),
             stdout: path_of(Some(io.stdout.path())),
             stderr: path_of(io.stderr.as_ref().map(crate::Reader::path)),
-            terminal: false,
-            spec: Some(json_any(PROCESS_TYPE, &process)),
+            terminal,
+            spec: Some(json_any(PROCESS_TYPE, process)),
         };
         self.ctx
             .tasks(async |mut tasks| tasks.exec(in_namespace(request, NAMESPACE)).await)?;
@@ -399,6 +434,13 @@ impl<'a> Task<'a> {
         Ok(reply.pid)
     }
 
+    /// Works with the stdio of an exec that was added.
+    #[track_caller]
+    pub fn with_exec_io<T>(&self, exec: &str, work: impl FnOnce(&Fifos) -> T) -> T {
+        let execs = self.execs.lock().unwrap_or_else(PoisonError::into_inner);
+        work(execs.get(exec).expect("the exec was added"))
+    }
+
     /// Waits for an exec's end.
     #[track_caller]
     pub fn wait_exec(&self, exec: &str) -> Exit {
@@ -406,19 +448,19 @@ impl<'a> Task<'a> {
             Ok(code) => code,
             Err(status) => panic!("cannot wait for exec {exec} of {}: {status}", self.id),
         };
-        let execs = self.execs.lock().unwrap_or_else(PoisonError::into_inner);
-        let io = execs.get(exec).expect("the exec was added");
-        let stdout = io.stdout.end(LONG);
-        let stderr = io
-            .stderr
-            .as_ref()
-            .map(|stderr| stderr.end(LONG))
-            .unwrap_or_default();
-        Exit {
-            code,
-            stdout,
-            stderr,
-        }
+        self.with_exec_io(exec, |io| {
+            let stdout = io.stdout.end(LONG);
+            let stderr = io
+                .stderr
+                .as_ref()
+                .map(|stderr| stderr.end(LONG))
+                .unwrap_or_default();
+            Exit {
+                code,
+                stdout,
+                stderr,
+            }
+        })
     }
 
     /// Waits for an exec's end but not for that of its output, which its children may hold.

@@ -262,7 +262,7 @@ fn an_unsafe_folder_is_refused(ctx: &Ctx) {
 }
 
 /// A module whose compilation takes a while.
-fn large(name: &str, functions: usize) -> Image {
+pub(crate) fn large(name: &str, functions: usize) -> Image {
     let mut text =
         String::from("(module (memory (export \"memory\") 1) (func (export \"_start\"))\n");
     for number in 0..functions {
@@ -284,7 +284,7 @@ fn large(name: &str, functions: usize) -> Image {
 }
 
 /// The compile helper of this test's shim.
-fn compiler(ctx: &Ctx) -> Option<i32> {
+pub(crate) fn compiler(ctx: &Ctx) -> Option<i32> {
     proc::all().into_iter().find(|pid| {
         proc::cmdline(*pid).contains("wasmlet-aot-")
             && proc::parent(*pid).is_some_and(|shim| proc::cmdline(shim).contains(&ctx.id("")))

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use tonic::Code;
-use wasmlet_conformance::{Ctx, SHORT, TaskOptions, proc};
+use wasmlet_conformance::{Ctx, LONG, SHORT, TaskOptions, proc};
 
 use crate::case::Case;
 
@@ -26,7 +26,10 @@ pub(crate) const CASES: &[Case] = &[
         pids_are_all_of_the_container,
     ),
     Case::linux("kill_all_leaves_nobody", kill_all_leaves_nobody),
-    Case::linux("hooks_run", hooks_run),
+    Case::linux(
+        "an_exec_on_a_terminal_under_names_as_long_as_cris",
+        an_exec_on_a_terminal,
+    ),
 ];
 
 fn identity_and_capabilities_are_the_specs(ctx: &Ctx) {
@@ -166,28 +169,30 @@ fn kill_all_leaves_nobody(ctx: &Ctx) {
     }
 }
 
-fn hooks_run(ctx: &Ctx) {
-    let mark = ctx.node().base().join("temp").join(ctx.id("hooks"));
-    let hook = |stage: &str| {
-        serde_json::json!([{
-            "path": "/bin/sh",
-            "args": ["sh", "-c", format!("echo {stage} >> {}", mark.display())],
-        }])
-    };
-    let exit = ctx.run_with("t", "hello", TaskOptions::default(), |spec| {
-        spec.set(
-            "/hooks",
-            serde_json::json!({
-                "createRuntime": hook("createRuntime"),
-                "poststart": hook("poststart"),
-                "poststop": hook("poststop"),
-            }),
-        )
+/// Length of the ids that CRI makes up for containers and execs.
+const CRI_ID: usize = 64;
+
+fn an_exec_on_a_terminal(ctx: &Ctx) {
+    let name = "c".repeat(CRI_ID - ctx.id("").len());
+    let exec = "e".repeat(CRI_ID);
+    let task = ctx.running(&name, "tty", TaskOptions::default().stdin());
+    assert_eq!(task.id.len(), CRI_ID);
+    task.io.open_stdin();
+    task.exec_on_terminal(&exec, &["/guest"]).expect("added");
+    let pid = task.start_exec(&exec).expect("started");
+    task.with_exec_io(&exec, |io| {
+        io.stdout.wait_for("tty 1 1 1\r\nready\r\n", LONG);
     });
-    assert_eq!(exit.code, 0);
-    let stages = std::fs::read_to_string(&mark).expect("the hooks ran");
-    assert_eq!(
-        stages.lines().collect::<Vec<_>>(),
-        ["createRuntime", "poststart", "poststop"]
-    );
+    task.resize_exec(&exec, 100, 40).expect("resized");
+    let file = std::fs::File::open(format!("/proc/{pid}/fd/1")).expect("the terminal");
+    let size = proc::window_size(&file).expect("a terminal has a size");
+    assert_eq!(size, (100, 40));
+    // While somebody has it open, a terminal has not ended.
+    drop(file);
+    task.with_exec_io(&exec, |io| io.write(b"over the wire\n"));
+    let exit = task.wait_exec(&exec);
+    assert_eq!(exit.code, 7, "{exit:?}");
+    assert!(exit.stdout.contains("[over the wire]\r\n"), "{exit:?}");
+    assert_eq!(task.delete_exec(&exec).expect("deleted"), 7);
+    assert!(proc::is_running(task.pid.cast_signed()), "the init goes on");
 }

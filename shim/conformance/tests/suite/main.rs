@@ -16,9 +16,11 @@ mod context;
 mod death;
 mod errors;
 mod images;
+mod interrupted;
 mod lifecycle;
 mod limits;
 mod linux;
+mod listen;
 mod mounts;
 mod pods;
 mod protocol;
@@ -43,9 +45,11 @@ fn main() -> ExitCode {
         ("linux", linux::CASES),
         ("images", images::CASES),
         ("limits", limits::CASES),
+        ("listen", listen::CASES),
         ("errors", errors::CASES),
         ("bad_input", bad_input::CASES),
         ("cache", cache::CASES),
+        ("interrupted", interrupted::CASES),
         ("security", security::CASES),
         ("protocol", protocol::CASES),
         ("soak", soak::CASES),

@@ -32,6 +32,10 @@ pub(crate) const CASES: &[Case] = &[
     ),
     Case::all("a_file_takes_the_output", a_file_takes_the_output),
     Case::all("a_logger_takes_the_output", a_logger_takes_the_output),
+    Case::all(
+        "a_logger_takes_the_output_of_a_terminal",
+        a_logger_takes_a_terminals_output,
+    ),
     Case::ours(
         "a_logger_that_is_missing_is_named",
         a_logger_that_is_missing_is_named,
@@ -203,7 +207,8 @@ fn a_file_takes_the_output(ctx: &Ctx) {
     );
 }
 
-fn a_logger_takes_the_output(ctx: &Ctx) {
+/// A logger that writes what it is told and gets into a file, and where it does.
+fn logger(ctx: &Ctx) -> (String, PathBuf) {
     let (program, out) = (temp(ctx, "logger"), temp(ctx, "logged"));
     // containerd's protocol: output on 3, errors on 4, and 5 is closed when it is ready.
     let script = r#"#!/bin/sh
@@ -219,10 +224,33 @@ exec 5>&-
 "#;
     fs::write(&program, script).expect("written");
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("a program");
-    run_into(
-        ctx,
-        format!("binary://{}?to={}", program.display(), out.display()),
-    );
+    let uri = format!("binary://{}?to={}", program.display(), out.display());
+    (uri, out)
+}
+
+fn a_logger_takes_a_terminals_output(ctx: &Ctx) {
+    let (uri, out) = logger(ctx);
+    let options = TaskOptions::default().stdin().terminal().log(uri);
+    let task = ctx.task("t", "tty", options);
+    task.start().expect("started");
+    task.io.write(b"over the wire\n");
+    assert_eq!(task.wait_code(LONG).expect("ended"), 7);
+    task.delete().expect("deleted");
+    let logged = eventually("the logger ends", SHORT, || {
+        fs::read_to_string(&out).map_err(|error| error.to_string())
+    });
+    for text in [
+        &*format!("{NAMESPACE} {} to\n", ctx.id("t")),
+        "tty 1 1 1\r\nready\r\n",
+        "[over the wire]\r\n",
+    ] {
+        assert!(logged.contains(text), "no {text:?} in {logged:?}");
+    }
+}
+
+fn a_logger_takes_the_output(ctx: &Ctx) {
+    let (uri, out) = logger(ctx);
+    run_into(ctx, uri);
     let logged = eventually("the logger ends", SHORT, || {
         fs::read_to_string(&out).map_err(|error| error.to_string())
     });
