@@ -18,6 +18,14 @@ pub struct CompileRequest {
     /// `cgroup.procs` files that the helper writes itself into before it reads a byte of the
     /// module, so that the compile is charged to the node's compile cgroup.
     pub cgroup_procs: Vec<std::path::PathBuf>,
+    /// Process id of the shim that asks. The helper ends when that process does, and does not start
+    /// when it is gone already. Nobody is watched where it is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<u32>,
+    /// Time the shim gives the helper, in seconds. The helper bounds its processor time by it, so
+    /// that it ends by itself when nobody is left to end it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_limit_seconds: Option<u64>,
 }
 
 /// What kind of WebAssembly a module is.

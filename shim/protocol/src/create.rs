@@ -77,7 +77,12 @@ pub enum CreateReply {
 #[serde(rename_all = "kebab-case", tag = "result")]
 pub enum ControlReply {
     /// Done.
-    Done,
+    Done {
+        /// What went wrong and stopped nothing (a poststop hook), one sentence each, for the shim's
+        /// log.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        warnings: Vec<String>,
+    },
     /// Not done.
     Failed(Failure),
 }
@@ -107,4 +112,28 @@ pub enum FailureReason {
     NotFound,
     /// Anything of the node: a system call, a cgroup, a mount.
     Internal,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn done_without_warnings_is_what_it_always_was() {
+        let done = ControlReply::Done {
+            warnings: Vec::new(),
+        };
+        let json = serde_json::to_string(&done).expect("JSON");
+        assert_eq!(json, r#"{"result":"done"}"#);
+        let read: ControlReply = serde_json::from_str(&json).expect("a reply");
+        assert_eq!(read, done);
+        let told: ControlReply =
+            serde_json::from_str(r#"{"result":"done","warnings":["w"]}"#).expect("a reply");
+        assert_eq!(
+            told,
+            ControlReply::Done {
+                warnings: vec!["w".to_owned()]
+            }
+        );
+    }
 }

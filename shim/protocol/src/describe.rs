@@ -21,9 +21,27 @@ pub struct Description {
     pub options: Vec<GuestOption>,
     /// Profiles it has, each with what its artifacts are compatible with.
     pub profiles: Vec<ProfileKey>,
-    /// Memory in bytes that the runner needs beside the guest's linear memory, measured. The cap on
-    /// linear memory is the container's limit less this.
+    /// Memory in bytes that the runner needs beside the guest's linear memory, measured, whatever the
+    /// size of that.
     pub memory_reserve: u64,
+    /// Memory in bytes that it needs on top for each GiB of linear memory: page tables above all.
+    ///
+    /// The cap on linear memory is what makes the sum fit into the container's limit:
+    /// `(limit - memory_reserve) * GiB / (GiB + memory_reserve_per_gib)`, which is
+    /// [`Description::linear_memory`].
+    #[serde(default)]
+    pub memory_reserve_per_gib: u64,
+}
+
+impl Description {
+    /// Most linear memory that a guest may have in a container with this memory limit, in bytes.
+    /// 0 when the runner alone does not fit.
+    pub const fn linear_memory(&self, limit: u64) -> u64 {
+        const GIB: u128 = 1 << 30;
+        let room = limit.saturating_sub(self.memory_reserve) as u128;
+        // At most `room`, so it fits.
+        (room * GIB / (GIB + self.memory_reserve_per_gib as u128)) as u64
+    }
 }
 
 /// One profile of an engine.
@@ -50,4 +68,51 @@ pub enum GuestOption {
     Memory,
     /// Listening socket handed to the guest.
     Listen,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn description(memory_reserve: u64, memory_reserve_per_gib: u64) -> Description {
+        Description {
+            protocol: crate::PROTOCOL,
+            engine: String::new(),
+            version: String::new(),
+            build_id: String::new(),
+            runs: Vec::new(),
+            options: Vec::new(),
+            profiles: Vec::new(),
+            memory_reserve,
+            memory_reserve_per_gib,
+        }
+    }
+
+    #[test]
+    fn linear_memory_and_its_reserve_fit_into_the_limit() {
+        const MIB: u64 = 1 << 20;
+        assert_eq!(description(4 * MIB, 0).linear_memory(64 * MIB), 60 * MIB);
+        assert_eq!(description(4 * MIB, 0).linear_memory(MIB), 0);
+        let both = description(4 * MIB, 3 * MIB);
+        for limit in [64 * MIB, 1 << 30, 16 << 30, u64::MAX] {
+            let memory = both.linear_memory(limit);
+            let used = 4 * u128::from(MIB)
+                + u128::from(memory)
+                + u128::from(memory) * 3 * u128::from(MIB) / (1 << 30);
+            assert!(used <= u128::from(limit), "{memory} under {limit}");
+            assert!(memory > limit / 100 * 93, "{memory} under {limit}");
+        }
+    }
+
+    #[test]
+    fn a_runner_without_the_newer_fields_is_understood() {
+        let old = r#"{"protocol":1,"engine":"e","version":"1","build_id":"b","runs":[],"options":[],
+            "profiles":[],"memory_reserve":5}"#;
+        let described: Description =
+            serde_json::from_str(old).expect("all that is needed is there");
+        assert_eq!(
+            (described.memory_reserve, described.memory_reserve_per_gib),
+            (5, 0)
+        );
+    }
 }

@@ -1,14 +1,14 @@
 //! The verbs `start`, `delete`, `pause`, `resume` and `update`.
 
 use libcgroups::common::{CgroupManager, ControllerOpt, FreezerState};
-use libcontainer::container::Container;
+use libcontainer::container::{Container, ContainerStatus};
 use libcontainer::hooks::run_hooks;
 use libcontainer::process::intel_rdt::cleanup_intel_rdt;
 use oci_spec::runtime::LinuxResources;
 use wasmlet_protocol::{ContainerRef, ControlReply};
 
 use crate::failure::{Error, chain};
-use crate::state::{Folders, remove_folders, stop_all};
+use crate::state::{Folders, Saved, remove_folders, stop_all};
 
 /// A verb for a container that exists.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,16 +28,20 @@ pub(crate) enum Verb {
 /// Does it.
 pub(crate) fn run(verb: &Verb, container: &ContainerRef) -> ControlReply {
     let result = Folders::new(container).and_then(|folders| match verb {
-        Verb::Start => start(&folders),
+        Verb::Start => start(&folders).map(nothing_to_warn_of),
         Verb::Delete => delete(&folders),
-        Verb::Pause => freeze(&folders, FreezerState::Frozen, "pause"),
-        Verb::Resume => freeze(&folders, FreezerState::Thawed, "resume"),
-        Verb::Update(resources) => update(&folders, resources),
+        Verb::Pause => freeze(&folders, FreezerState::Frozen, "pause").map(nothing_to_warn_of),
+        Verb::Resume => freeze(&folders, FreezerState::Thawed, "resume").map(nothing_to_warn_of),
+        Verb::Update(resources) => update(&folders, resources).map(nothing_to_warn_of),
     });
     match result {
-        Ok(()) => ControlReply::Done,
+        Ok(warnings) => ControlReply::Done { warnings },
         Err(error) => ControlReply::Failed(error.into()),
     }
+}
+
+fn nothing_to_warn_of((): ()) -> Vec<String> {
+    Vec::new()
 }
 
 fn load(folders: &Folders) -> Result<Container, Error> {
@@ -63,8 +67,9 @@ fn start(folders: &Folders) -> Result<(), Error> {
     })
 }
 
-/// Not libcontainer's own delete: that gives up on a container whose creation was cut short.
-fn delete(folders: &Folders) -> Result<(), Error> {
+/// Not libcontainer's own delete: that gives up on a container whose creation was cut short. Tells of
+/// the poststop hooks that failed.
+fn delete(folders: &Folders) -> Result<Vec<String>, Error> {
     let saved = folders.saved();
     stop_all(folders, &saved)?;
     if let Some(state) = &saved.state {
@@ -79,25 +84,43 @@ fn delete(folders: &Folders) -> Result<(), Error> {
             detail: chain(&e),
         })?;
     }
-    // The specification wants poststop hooks after the container is gone, and wants a failure of
-    // theirs to stop nothing.
-    let hooks = match (&saved.state, &saved.config) {
-        (Some(state), Some(config)) => {
-            let hooks = config
-                .hooks
-                .as_ref()
-                .and_then(|hooks| hooks.poststop().as_ref());
-            let mut state = state.clone();
-            state.status = libcontainer::container::ContainerStatus::Stopped;
-            run_hooks(hooks, Some(&state), None, None, None).map_err(|e| Error::Control {
-                verb: "run the poststop hooks of",
-                detail: chain(&e),
-            })
-        }
-        _ => Ok(()),
-    };
+    let warnings = poststop(&saved);
     remove_folders(folders)?;
+    Ok(warnings)
+}
+
+/// Runs the poststop hooks, each whatever became of the one before, and gives a sentence for each
+/// that failed.
+///
+/// The specification wants them after the container is gone, and wants the runtime to log a failure
+/// and to go on as if the hook had succeeded.
+fn poststop(saved: &Saved) -> Vec<String> {
+    let (Some(state), Some(config)) = (&saved.state, &saved.config) else {
+        return Vec::new();
+    };
+    let mut state = state.clone();
+    state.status = ContainerStatus::Stopped;
+    let hooks = config
+        .hooks
+        .as_ref()
+        .and_then(|hooks| hooks.poststop().as_ref());
     hooks
+        .into_iter()
+        .flatten()
+        // One at a time: libcontainer stops at the first of a list that fails.
+        .filter_map(|hook| {
+            let one = vec![hook.clone()];
+            run_hooks(Some(&one), Some(&state), None, None, None)
+                .err()
+                .map(|error| {
+                    format!(
+                        "the poststop hook {}: {}",
+                        hook.path().display(),
+                        chain(&error)
+                    )
+                })
+        })
+        .collect()
 }
 
 fn freeze(folders: &Folders, state: FreezerState, verb: &'static str) -> Result<(), Error> {

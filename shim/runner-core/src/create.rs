@@ -8,6 +8,7 @@ use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::Path;
 
 use libcontainer::container::builder::ContainerBuilder;
+use libcontainer::error::LibcontainerError;
 use libcontainer::syscall::syscall::SyscallType;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::unistd::Gid;
@@ -53,6 +54,11 @@ fn control() -> ManuallyDrop<File> {
 }
 
 fn create<E: Engine>(engine: E) -> Result<(i32, Vec<String>), Error> {
+    // First of all: from here on the runner is copied into the container.
+    init::hidden::hide().map_err(|source| Error::Prepare {
+        step: "hide /proc of this process",
+        source,
+    })?;
     let strings = Strings::find().map_err(|source| Error::Prepare {
         step: "find the command line",
         source,
@@ -100,7 +106,8 @@ fn create<E: Engine>(engine: E) -> Result<(i32, Vec<String>), Error> {
     drop(root);
     let mut warnings = std::mem::take(&mut wasm.warnings);
     warnings.extend(wasm.oom_score_adj.and_then(adjust_oom_score));
-    if !init::landlock_available() {
+    let landlock = init::landlock::on_node();
+    if landlock == init::landlock::OnNode::Missing {
         warnings.push(
             "this kernel has no Landlock: only WASI and the mount namespace keep the guest to its \
              folders"
@@ -122,17 +129,14 @@ fn create<E: Engine>(engine: E) -> Result<(i32, Vec<String>), Error> {
     })?;
 
     let lock = lock(&folders)?;
-    let result = write_bundle(&folders, &wasm.spec, &request.rootfs).and_then(|()| {
-        build(
-            engine,
-            &request,
-            &folders,
-            wasm,
-            annotations,
-            strings,
-            apparmor,
-        )
-    });
+    let facts = Facts {
+        annotations,
+        strings,
+        apparmor,
+        landlock,
+    };
+    let result = write_bundle(&folders, &wasm.spec, &request.rootfs)
+        .and_then(|()| build(engine, &request, &folders, wasm, facts));
     match result {
         Ok(pid) => {
             // Until the process ends, which is next.
@@ -182,15 +186,23 @@ fn lock(folders: &Folders) -> Result<Lock, Error> {
     })
 }
 
+/// What the runner found out for the init before the container was there.
+struct Facts {
+    annotations: Option<std::collections::HashMap<String, String>>,
+    strings: Strings,
+    apparmor: Option<init::apparmor::Profile>,
+    landlock: init::landlock::OnNode,
+}
+
 fn build<E: Engine>(
     engine: E,
     request: &CreateRequest,
     folders: &Folders,
     wasm: WasmSpec,
-    annotations: Option<std::collections::HashMap<String, String>>,
-    strings: Strings,
-    apparmor: Option<init::apparmor::Profile>,
+    facts: Facts,
 ) -> Result<i32, Error> {
+    let cwd = wasm.cwd.clone();
+    let setup = |error: &LibcontainerError| setup(error, &cwd);
     let program = Program {
         name: request.name.clone(),
         kind: request.kind,
@@ -206,13 +218,14 @@ fn build<E: Engine>(
         listen: request.listen,
         cwd: wasm.cwd,
         mounts: wasm.mounts,
-        strings,
-        apparmor,
+        landlock: facts.landlock,
+        strings: facts.strings,
+        apparmor: facts.apparmor,
         hooks: StartHooks {
             hooks: wasm.start_container,
             id: request.container.id.clone(),
             bundle: folders.bundle.clone(),
-            annotations,
+            annotations: facts.annotations,
         },
         ready: std::cell::RefCell::new(None),
     });
@@ -237,16 +250,36 @@ fn build<E: Engine>(
 }
 
 /// The best account of what went wrong in libcontainer's processes.
-fn setup(error: &libcontainer::error::LibcontainerError) -> Error {
+fn setup(error: &LibcontainerError, cwd: &Path) -> Error {
     let found = journal::read();
     if let Some(failure) = found.failure {
         return Error::Engine(failure);
+    }
+    // libcontainer enters the working folder before it changes the user, as runc does, and says
+    // neither which one it is nor what to do about it.
+    if let Some(cause) = found.event.as_deref().and_then(chdir_failure) {
+        return Error::WorkingFolder {
+            path: cwd.to_owned(),
+            detail: cause.to_owned(),
+        };
     }
     let mut detail = chain(error);
     if let Some(event) = found.event {
         detail = format!("{event} ({detail})");
     }
     Error::Setup { detail }
+}
+
+/// The cause when libcontainer's first error event is about the working folder.
+fn chdir_failure(event: &str) -> Option<&str> {
+    let (_, cause) = event.strip_prefix("failed to chdir")?.split_once(": ")?;
+    Some(match cause {
+        "ENOENT" => "there is no such folder",
+        "ENOTDIR" => "a part of it is a file",
+        "EACCES" => "the user may not enter it",
+        "ELOOP" => "there are too many links in it",
+        other => other,
+    })
 }
 
 /// Lets go of what the shim may have left open, and keeps hooks from inheriting the rest.
@@ -362,4 +395,22 @@ fn answer_panics() {
         }
         init::end(1);
     }));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::chdir_failure;
+
+    #[test]
+    fn events_about_the_working_folder_are_told_from_others() {
+        assert_eq!(
+            chdir_failure("failed to chdir, e: ENOENT"),
+            Some("there is no such folder")
+        );
+        assert_eq!(
+            chdir_failure("failed to chdir to cwd, err: EIO, cwd: \"/x\""),
+            Some("EIO, cwd: \"/x\"")
+        );
+        assert_eq!(chdir_failure("failed to bind mount, err: ENOENT"), None);
+    }
 }

@@ -59,6 +59,11 @@ pub(crate) enum Error {
         step: &'static str,
         source: io::Error,
     },
+    #[error(
+        "the working folder {} cannot be entered: {detail}; create it in the image or set another one",
+        path.display()
+    )]
+    WorkingFolder { path: PathBuf, detail: String },
     #[error("cannot set up the container: {detail}")]
     Setup { detail: String },
     #[error("cannot {verb} the container: {detail}")]
@@ -83,6 +88,7 @@ impl From<Error> for Failure {
             | Error::ParseSpec { .. }
             | Error::Spec { .. }
             | Error::Apparmor { .. }
+            | Error::WorkingFolder { .. }
             | Error::Status { .. } => InvalidArgument,
             Error::Rootfs { source, .. } => source.reason(),
             Error::NotFound { .. } => NotFound,

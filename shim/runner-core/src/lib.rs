@@ -28,4 +28,4 @@ mod state;
 pub use cli::main;
 pub use engine::{Access, Engine, Guest, GuestExit, Preopen, Program, Surroundings};
 pub use failure::{chain, one_line};
-pub use listen::{Connection, IDLE_CLIENT, Listener, Wait};
+pub use listen::{Connection, IDLE_CLIENT, Listener, Wait, leave_if_idle};

@@ -1,7 +1,7 @@
 //! The listening socket of a container, and the promise that a stop does not cut off an answer.
 //!
 //! ```text
-//!                accept ──▶ busy ── SIGTERM ──▶ stopping ── next accept, or 10 s ──▶ exit 143
+//!                accept ──▶ busy ── SIGTERM ──▶ stopping ── next accept, or 4 s ───▶ exit 143
 //! idle ──────────▲           │ all connections closed
 //!   ▲ └─ SIGTERM ──▶ exit 143│
 //!   └────────────────────────┘
@@ -20,6 +20,12 @@ use crate::init::signals;
 /// How long a client may be silent before a read gives up: a guest that serves one connection at a
 /// time must not be held for ever by one that says nothing.
 pub const IDLE_CLIENT: Duration = Duration::from_secs(30);
+
+/// Ends the process when it was asked to stop and every connection is closed. For a guest that is about
+/// to wait without an accept, which would do the same.
+pub fn leave_if_idle() {
+    signals::leave_if_stopping_and_idle();
+}
 
 /// A bound socket.
 #[derive(Debug)]

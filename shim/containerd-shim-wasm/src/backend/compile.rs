@@ -200,6 +200,8 @@ impl Job<'_> {
             name: self.module.name.clone(),
             profile: self.profile.to_owned(),
             cgroup_procs: cgroup.procs_files(),
+            parent: Some(std::process::id()),
+            time_limit_seconds: Some(self.limit.as_secs()),
         };
         let request = serde_json::to_string(&request).map_err(|error| Error::BadRequest {
             what: error.to_string(),

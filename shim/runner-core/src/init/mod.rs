@@ -3,7 +3,7 @@
 //! libcontainer clones this process and never execs it. In order:
 //!
 //! 1. `validate`, before the container counts as created, so that what fails here fails Create:
-//!    panic hook, signals, process title, working folder, listening socket, artifact.
+//!    panic hook, `/proc` entry, signals, process title, listening socket, artifact.
 //! 2. The init waits for the start message.
 //! 3. `exec`: startContainer hooks, then the posture in which a guest runs, each step taking away
 //!    what the one before still needed: AppArmor, descriptors, capabilities, Landlock, seccomp. Then the guest.
@@ -11,7 +11,8 @@
 pub(crate) mod apparmor;
 mod capabilities;
 mod fds;
-mod landlock;
+pub(crate) mod hidden;
+pub(crate) mod landlock;
 mod memory;
 pub(crate) mod preopens;
 mod seccomp;
@@ -41,8 +42,6 @@ use crate::journal;
 use crate::listen::Listener;
 use crate::report;
 
-pub(crate) use landlock::available as landlock_available;
-
 /// What the init is made of; libcontainer clones it across processes.
 pub(crate) struct Init<E: Engine>(Rc<Parts<E>>);
 
@@ -53,6 +52,7 @@ pub(crate) struct Parts<E: Engine> {
     pub(crate) listen: Option<SocketAddr>,
     pub(crate) cwd: PathBuf,
     pub(crate) mounts: Vec<PathBuf>,
+    pub(crate) landlock: landlock::OnNode,
     pub(crate) strings: title::Strings,
     pub(crate) apparmor: Option<apparmor::Profile>,
     pub(crate) hooks: StartHooks,
@@ -116,6 +116,8 @@ impl<E: Engine> Parts<E> {
         report::panics_end_the_container(&self.program.name);
         // The answer is the runner's: as long as the init holds the socket, the shim sees no end.
         close(fd::CONTROL);
+        // libcontainer has changed the user.
+        hidden::hide().map_err(|e| internal("hide /proc of this process", &e))?;
         capabilities::as_after_exec().map_err(|e| Failure {
             reason: FailureReason::Internal,
             message: format!("capabilities cannot be set: {e}"),
@@ -129,14 +131,6 @@ impl<E: Engine> Parts<E> {
             self.strings
                 .overwrite(&format!("wasmlet {}", self.program.name));
         };
-        std::env::set_current_dir(&self.cwd).map_err(|error| Failure {
-            reason: FailureReason::InvalidArgument,
-            message: format!(
-                "the working folder {} cannot be entered: {error}; create it in the image or set \
-                 another one",
-                self.cwd.display()
-            ),
-        })?;
         let listener = match self.listen {
             None => None,
             Some(address) => Some(Listener::bind(address).map_err(|error| Failure {
@@ -177,7 +171,7 @@ impl<E: Engine> Parts<E> {
             .map_err(|e| format!("descriptors cannot be closed: {e} (needs Linux 5.9)"))?;
         capabilities::reduce(self.program.kind)
             .map_err(|e| format!("capabilities cannot be dropped: {e}"))?;
-        landlock::restrict(&preopens).map_err(|e| format!("landlock: {}", chain(&e)))?;
+        landlock::restrict(&preopens, self.landlock).map_err(|e| chain(&e))?;
         seccomp::forbid_new_code().map_err(|e| chain(&e))?;
 
         memory::release();

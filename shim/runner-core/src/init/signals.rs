@@ -10,9 +10,9 @@ use nix::sys::signal::{
     SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask,
 };
 
-/// How long an answer that is under way may take once the container is to stop, in seconds. Below
-/// the 30 s that Kubernetes waits by default.
-const GRACE_SECONDS: u32 = 10;
+/// How long an answer that is under way may take once the container is to stop, in seconds. Well below
+/// the 10 s that `docker stop` waits before it kills, and the 30 s of Kubernetes.
+const GRACE_SECONDS: u32 = 4;
 
 /// Connections that a guest has open, plus one while an accept is under way.
 static BUSY: AtomicUsize = AtomicUsize::new(0);
@@ -63,8 +63,13 @@ extern "C" fn on_stop(signal: libc::c_int) {
 }
 
 extern "C" fn on_alarm(_: libc::c_int) {
+    let code = match STOPPING.load(Ordering::SeqCst) {
+        // Somebody else's alarm.
+        0 => 128 + libc::SIGALRM,
+        signal => 128 + signal,
+    };
     // SAFETY: _exit is async-signal-safe and does not return.
-    unsafe { libc::_exit(128 + STOPPING.load(Ordering::SeqCst).max(libc::SIGTERM)) };
+    unsafe { libc::_exit(code) };
 }
 
 /// Ends the process when it was asked to stop while it was busy.
@@ -72,6 +77,13 @@ pub(crate) fn leave_if_stopping() {
     let signal = STOPPING.load(Ordering::SeqCst);
     if signal != 0 {
         super::end(128 + signal);
+    }
+}
+
+/// Ends the process when it was asked to stop while it was busy, and is not any more.
+pub(crate) fn leave_if_stopping_and_idle() {
+    if BUSY.load(Ordering::SeqCst) == 0 {
+        leave_if_stopping();
     }
 }
 

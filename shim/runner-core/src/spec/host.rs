@@ -22,8 +22,12 @@ pub(crate) enum Submounts {
 /// What the source of a bind mount is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum SourceKind {
-    /// Files of people.
-    Plain,
+    /// A folder of people's files.
+    Folder,
+    /// A file of people's, or a socket or pipe.
+    File,
+    /// `/dev/null`, used to hide a file; there is nothing behind it.
+    Nothing,
     /// A device node.
     Device,
     /// The node's device tree or a part of it.
@@ -42,10 +46,8 @@ impl HostView for Node {
         let path = path.canonicalize()?;
         let kind = path.metadata()?.file_type();
         if kind.is_char_device() || kind.is_block_device() {
-            // Used to hide a file; there is nothing behind it.
-            let null = path == Path::new("/dev/null");
-            return Ok(if null {
-                SourceKind::Plain
+            return Ok(if path == Path::new("/dev/null") {
+                SourceKind::Nothing
             } else {
                 SourceKind::Device
             });
@@ -64,7 +66,11 @@ impl HostView for Node {
                 return Ok(SourceKind::Below { path, file_system });
             }
         }
-        Ok(SourceKind::Plain)
+        Ok(if kind.is_dir() {
+            SourceKind::Folder
+        } else {
+            SourceKind::File
+        })
     }
 }
 
@@ -187,7 +193,7 @@ mod tests {
         let null = Node
             .source(Path::new("/dev/null"), Submounts::Left)
             .expect("it is there");
-        assert_eq!(null, SourceKind::Plain);
+        assert_eq!(null, SourceKind::Nothing);
         let dev = Node
             .source(Path::new("/dev"), Submounts::Left)
             .expect("it is there");
@@ -199,7 +205,11 @@ mod tests {
         let etc = Node
             .source(Path::new("/etc"), Submounts::Included)
             .expect("it is there");
-        assert_eq!(etc, SourceKind::Plain);
+        assert_eq!(etc, SourceKind::Folder);
+        let file = Node
+            .source(Path::new("/etc/passwd"), Submounts::Left)
+            .expect("it is there");
+        assert_eq!(file, SourceKind::File);
     }
 
     #[test]

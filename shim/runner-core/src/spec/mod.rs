@@ -66,7 +66,7 @@ pub(crate) struct Wanted<'a> {
 pub(crate) struct WasmSpec {
     /// For libcontainer.
     pub(crate) spec: Spec,
-    /// Working folder; libcontainer stays in `/`.
+    /// Working folder.
     pub(crate) cwd: PathBuf,
     /// The guest's environment.
     pub(crate) env: Vec<(String, String)>,
@@ -126,7 +126,7 @@ pub(crate) fn rewrite(
     let linux = spec.linux().clone().ok_or(SpecError::Missing("linux"))?;
     let own_users = has_own_users(&linux);
     let groups = groups(&process, &linux)?;
-    rewrite_process(&mut process, wanted, &env, &mut warnings);
+    rewrite_process(&mut process, wanted, &cwd, &env, &mut warnings);
     let hooks = spec.hooks().clone();
     let start_container = hooks
         .as_ref()
@@ -259,6 +259,7 @@ fn groups(process: &Process, linux: &Linux) -> Result<Vec<u32>, SpecError> {
 fn rewrite_process(
     process: &mut Process,
     wanted: &Wanted<'_>,
+    cwd: &Path,
     env: &[(String, String)],
     warnings: &mut Vec<String>,
 ) {
@@ -272,7 +273,7 @@ fn rewrite_process(
             .map(|(name, value)| format!("{name}={value}"))
             .collect(),
     ));
-    process.set_cwd(PathBuf::from("/"));
+    process.set_cwd(cwd.to_owned());
     process.set_no_new_privileges(Some(true));
     process.set_apparmor_profile(None);
     process.user_mut().set_additional_gids(None);

@@ -1,6 +1,6 @@
 //! Which mounts a wasm container gets.
 
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime::Mount;
 
@@ -24,7 +24,7 @@ impl From<bool> for Terminal {
 /// them: left out without a word.
 const USUAL: &[&str] = &["proc", "sysfs", "cgroup", "cgroup2", "mqueue", "devpts"];
 
-/// Keeps the mounts that a guest may have.
+/// Keeps the mounts that a guest may have, and warns of those that it cannot reach.
 ///
 /// # Errors
 /// When somebody asked for a view into the kernel or at a device: leaving that out in silence
@@ -36,12 +36,62 @@ pub(super) fn filter(
     warnings: &mut Vec<String>,
 ) -> Result<Vec<Mount>, SpecError> {
     let mut kept = Vec::with_capacity(mounts.len());
+    let (mut files, mut folders) = (Vec::new(), Vec::new());
     for mount in mounts {
-        if judge(&mount, terminal, host, warnings)? {
-            kept.push(mount);
+        let shows = match judge(&mount, terminal, host, warnings)? {
+            Judgement::LeftOut => continue,
+            Judgement::Kept(shows) => shows,
+        };
+        let destination = mount.destination().clone();
+        match shows {
+            Shows::Folder => folders.push(destination),
+            Shows::File => files.push(destination),
+            Shows::Nothing => {}
+        }
+        kept.push(mount);
+    }
+    for file in files {
+        if !reachable(&file, &folders)
+            && !EVERY_POD_HAS.iter().any(|usual| file == Path::new(usual))
+        {
+            warnings.push(format!(
+                "the guest cannot reach the file mounted at {}: it opens files through folders, and \
+                 none of its folders has this one; mount it below a folder of its own",
+                file.display()
+            ));
         }
     }
     Ok(kept)
+}
+
+/// Whether a mount stays, and what is there then.
+enum Judgement {
+    LeftOut,
+    Kept(Shows),
+}
+
+enum Shows {
+    Folder,
+    File,
+    Nothing,
+}
+
+/// Files that the kubelet and Docker mount into every container: nobody asked for them.
+const EVERY_POD_HAS: [&str; 4] = [
+    "/dev/termination-log",
+    "/etc/hosts",
+    "/etc/hostname",
+    "/etc/resolv.conf",
+];
+
+/// Whether a file is in a folder that the guest gets (see `init::preopens`): a mount, or a folder at
+/// the top of the image, which libcontainer makes for the mount where it is missing.
+fn reachable(file: &Path, folders: &[PathBuf]) -> bool {
+    let in_mount = folders
+        .iter()
+        .any(|folder| folder != Path::new("/dev") && file.starts_with(folder));
+    let depth = file.components().count() - 1; // without the root
+    in_mount || depth > 1 && !file.starts_with("/dev")
 }
 
 /// Whether a path is in one of the trees that a wasm container does not have.
@@ -54,7 +104,7 @@ fn judge(
     terminal: Terminal,
     host: &impl HostView,
     warnings: &mut Vec<String>,
-) -> Result<bool, SpecError> {
+) -> Result<Judgement, SpecError> {
     let destination = mount.destination();
     let refuse = |detail: String| {
         Err(SpecError::Mount {
@@ -87,12 +137,13 @@ fn judge(
         // libcontainer goes by the type of some of them and by the options of others.
         return refuse(format!("a bind mount cannot be of type {kind}"));
     }
+    let mut shows = Shows::Folder;
     if !bind {
         if kind == "devpts" && terminal == Terminal::Yes {
-            return Ok(true);
+            return Ok(Judgement::Kept(Shows::Nothing));
         }
         if USUAL.contains(&kind) {
-            return Ok(false);
+            return Ok(Judgement::LeftOut);
         }
         if is_kernel_type(kind) {
             return refuse(format!(
@@ -113,7 +164,15 @@ fn judge(
             Err(error) => return refuse(format!("its source {}: {error}", source.display())),
         };
         let what = match found {
-            SourceKind::Plain => None,
+            SourceKind::Folder => None,
+            SourceKind::File => {
+                shows = Shows::File;
+                None
+            }
+            SourceKind::Nothing => {
+                shows = Shows::Nothing;
+                None
+            }
             SourceKind::Device => Some("is a device".to_owned()),
             SourceKind::DeviceTree => Some("is part of the node's device tree".to_owned()),
             SourceKind::Kernel { file_system } => Some(format!("is on a {file_system}")),
@@ -136,10 +195,10 @@ fn judge(
             "the mount at {} is left out: a wasm container has no /proc and no /sys",
             destination.display()
         ));
-        return Ok(false);
+        return Ok(Judgement::LeftOut);
     }
     if destination == Path::new("/dev") && kind != "tmpfs" {
         return refuse("a wasm container's /dev is a tmpfs of its own".to_owned());
     }
-    Ok(true)
+    Ok(Judgement::Kept(shows))
 }

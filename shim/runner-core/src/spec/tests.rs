@@ -5,7 +5,8 @@ use serde_json::json;
 use super::host::{SourceKind, Submounts};
 use super::*;
 
-/// A node where `/host/proc` is a procfs, `/host` has it below, and all else is plain.
+/// A node where `/host/proc` is a procfs, `/host` has it below, and all else are folders, or files by
+/// their name.
 struct Fake;
 
 impl HostView for Fake {
@@ -21,7 +22,9 @@ impl HostView for Fake {
             }),
             Some("/gone") => Err(io::ErrorKind::NotFound.into()),
             Some("/dev/kvm") => Ok(SourceKind::Device),
-            _ => Ok(SourceKind::Plain),
+            Some("/dev/null") => Ok(SourceKind::Nothing),
+            Some(path) if path.ends_with(".file") => Ok(SourceKind::File),
+            _ => Ok(SourceKind::Folder),
         }
     }
 }
@@ -94,13 +97,56 @@ fn kernel_file_systems_are_left_out() {
 }
 
 #[test]
+fn a_file_that_the_guest_cannot_reach_is_told() {
+    let mounted = |list: &[(&str, &str)]| {
+        let mut value = minimal();
+        let mounts = value["mounts"].as_array_mut().expect("a list");
+        mounts.extend(list.iter().map(|(source, destination)| {
+            json!({"destination": destination, "type": "bind", "source": source, "options": ["bind"]})
+        }));
+        make(value).expect("a good spec")
+    };
+    let told = |list: &[(&str, &str)]| {
+        let warnings = mounted(list).warnings;
+        let about = |part: &str| warnings.iter().filter(|w| w.contains(part)).count();
+        about("cannot reach the file mounted at")
+    };
+    assert_eq!(told(&[("/a.file", "/config.json")]), 1);
+    assert_eq!(told(&[("/a.file", "/dev/log")]), 1);
+    assert_eq!(told(&[("/a.file", "/one"), ("/b.file", "/two")]), 2);
+    for fine in [
+        &[("/a.file", "/app/config.json")][..],
+        &[("/a.file", "/etc/ssl/ca.crt")],
+        &[("/a.file", "/dev/data/file"), ("/data", "/dev/data")],
+        &[("/data", "/data")],
+        &[("/dev/null", "/hidden")],
+        &[
+            ("/a.file", "/dev/termination-log"),
+            ("/b.file", "/etc/hosts"),
+        ],
+        &[
+            ("/a.file", "/etc/hostname"),
+            ("/b.file", "/etc/resolv.conf"),
+        ],
+    ] {
+        assert_eq!(told(fine), 0, "{fine:?}");
+    }
+    assert!(
+        mounted(&[("/a.file", "/config.json")])
+            .mounts
+            .contains(&PathBuf::from("/config.json")),
+        "it is mounted all the same"
+    );
+}
+
+#[test]
 fn the_process_is_that_of_a_guest() {
     let made = make(minimal()).expect("a good spec");
     let process = made.spec.process().as_ref().expect("kept");
     assert_eq!(process.no_new_privileges(), Some(true));
     assert_eq!(process.oom_score_adj(), None);
     assert_eq!(made.oom_score_adj, Some(-998));
-    assert_eq!(process.cwd(), Path::new("/"));
+    assert_eq!(process.cwd(), Path::new("/work"));
     assert_eq!(made.cwd, Path::new("/work"));
     assert_eq!(process.args().as_deref().map(<[String]>::len), Some(2));
     let limits: Vec<_> = process
@@ -431,7 +477,7 @@ mod hostile {
 
             let process = made.spec.process().as_ref().expect("kept");
             prop_assert_eq!(process.no_new_privileges(), Some(true));
-            prop_assert_eq!(process.cwd(), Path::new("/"));
+            prop_assert_eq!(process.cwd(), &made.cwd);
             prop_assert!(process.args().as_ref().is_some_and(|args| !args.is_empty()));
             prop_assert!(made.env.iter().any(|(name, value)| name == "HOME" && !value.is_empty()));
             prop_assert!(made.cwd.is_absolute());

@@ -32,6 +32,15 @@ pub(crate) enum CompileError {
     Protocol(u32),
     #[error("wasmtime has no profile {0:?}")]
     Profile(String),
+    #[error("cannot follow process {parent}, the shim that asked for this: {source}")]
+    Parent { parent: u32, source: io::Error },
+    #[error("process {parent}, the shim that asked for this, is gone")]
+    Orphan { parent: u32 },
+    #[error("cannot limit the {what} of the compile helper: {source}")]
+    Limit {
+        what: &'static str,
+        source: io::Error,
+    },
     #[error("cannot join {}: {source}", path.display())]
     Cgroup {
         path: std::path::PathBuf,
@@ -66,6 +75,9 @@ impl CompileError {
             }
             Self::Write(error) if is_full(error) => FailureReason::DiskFull,
             Self::Protocol(_)
+            | Self::Parent { .. }
+            | Self::Orphan { .. }
+            | Self::Limit { .. }
             | Self::Cgroup { .. }
             | Self::Read(_)
             | Self::Engine(_)
@@ -155,8 +167,9 @@ fn compile(request: &CompileRequest) -> Result<Compiled, CompileError> {
     let profile = Profile::from_name(&request.profile)
         .ok_or_else(|| CompileError::Profile(request.profile.clone()))?;
     // Before the first byte of the module, and before there are threads.
+    bounds::follow_parent(request)?;
     bounds::join(&request.cgroup_procs)?;
-    bounds::apply();
+    bounds::apply(request)?;
 
     let started = Instant::now();
     let (wasm, kind) = source::wasm(read()?)?;

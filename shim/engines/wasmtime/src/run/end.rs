@@ -40,8 +40,8 @@ pub(super) fn of_run(error: &Error, memory: &MemoryCap) -> GuestExit {
     // A guest that cannot get memory usually says so itself and then traps.
     if let (Some(wanted), Some(limit)) = (memory.refused, memory.limit()) {
         reason.push_str(&format!(
-            "; before, it was refused {wanted} bytes of linear memory (limit {limit}): raise the \
-             container's memory limit or wasmlet.dev/memory"
+            "; before, it was refused {wanted} bytes of linear memory and tables (limit {limit}): \
+             raise the container's memory limit or wasmlet.dev/memory"
         ));
     }
     GuestExit::Trapped(reason)

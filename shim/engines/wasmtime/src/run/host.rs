@@ -1,7 +1,11 @@
 //! What a guest finds around it: arguments, environment, folders, standard streams, clocks.
 
+use std::time::Instant;
+
 use wasmlet_runner_core::{Access, GuestExit, Program, Surroundings};
-use wasmtime_wasi::{FsPerms, WasiCtxBuilder};
+use wasmtime_wasi::{FsPerms, HostMonotonicClock, WasiCtxBuilder};
+
+use super::stdio::Output;
 
 /// A WASI context with everything that modules and components have in common.
 ///
@@ -9,7 +13,9 @@ use wasmtime_wasi::{FsPerms, WasiCtxBuilder};
 /// it either.
 pub(super) fn wasi(program: &Program, surroundings: &Surroundings) -> WasiCtxBuilder {
     let mut wasi = WasiCtxBuilder::new();
-    wasi.inherit_stdio()
+    wasi.inherit_stdin()
+        .stdout(Output::Stdout)
+        .stderr(Output::Stderr)
         .args(&program.args)
         .envs(&program.env)
         // There is one guest and one thread; another one would cost memory and gain nothing.
@@ -22,6 +28,32 @@ pub(super) fn wasi(program: &Program, surroundings: &Surroundings) -> WasiCtxBui
         let _ = wasi.preopened_dir(&preopen.host, &preopen.guest, perms);
     }
     wasi
+}
+
+/// The guest's monotonic clock, with an origin that our own functions know, too.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Clock {
+    origin: Instant,
+}
+
+impl Clock {
+    /// Starts at 0 now.
+    pub(super) fn start() -> Self {
+        Self {
+            origin: Instant::now(),
+        }
+    }
+}
+
+impl HostMonotonicClock for Clock {
+    fn resolution(&self) -> u64 {
+        1
+    }
+
+    fn now(&self) -> u64 {
+        // In 584 years.
+        u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
 }
 
 /// Which drivers of tokio a guest needs: each costs descriptors and memory.
@@ -41,7 +73,13 @@ pub(super) fn block_on(drivers: Drivers, future: impl Future<Output = GuestExit>
         builder.enable_io();
     }
     match builder.build() {
-        Ok(runtime) => runtime.block_on(future),
+        Ok(runtime) => {
+            let exit = runtime.block_on(future);
+            // Dropping it would wait for the threads that block in a name lookup or in a read of
+            // stdin, and the process ends at once anyway.
+            std::mem::forget(runtime);
+            exit
+        }
         Err(error) => GuestExit::StartFailed(format!("no event loop: {error}")),
     }
 }

@@ -1,8 +1,11 @@
-//! The cap on linear memory.
+//! The cap on linear memory and tables.
 
 use wasmtime::ResourceLimiter;
 
-/// Counts the bytes of all linear memories and refuses what goes beyond the cap.
+/// Bytes that an element of a table takes: a reference to a function is a pointer, others take less.
+const ELEMENT_BYTES: u64 = 8;
+
+/// Counts the bytes of all linear memories and tables, and refuses what goes beyond the cap.
 #[derive(Debug, Default)]
 pub(super) struct MemoryCap {
     limit: Option<u64>,
@@ -25,6 +28,19 @@ impl MemoryCap {
     }
 }
 
+impl MemoryCap {
+    fn grow(&mut self, bytes: u64) -> bool {
+        let total = self.used.saturating_add(bytes);
+        if self.limit.is_some_and(|limit| total > limit) {
+            self.refused = Some(total);
+            return false;
+        }
+        self.before = self.used;
+        self.used = total;
+        true
+    }
+}
+
 impl ResourceLimiter for MemoryCap {
     fn memory_growing(
         &mut self,
@@ -32,15 +48,7 @@ impl ResourceLimiter for MemoryCap {
         desired: usize,
         _maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        let growth = (desired as u64).saturating_sub(current as u64);
-        let total = self.used.saturating_add(growth);
-        if self.limit.is_some_and(|limit| total > limit) {
-            self.refused = Some(total);
-            return Ok(false);
-        }
-        self.before = self.used;
-        self.used = total;
-        Ok(true)
+        Ok(self.grow((desired as u64).saturating_sub(current as u64)))
     }
 
     fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
@@ -50,11 +58,17 @@ impl ResourceLimiter for MemoryCap {
 
     fn table_growing(
         &mut self,
-        _current: usize,
-        _desired: usize,
+        current: usize,
+        desired: usize,
         _maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        Ok(true)
+        let elements = (desired as u64).saturating_sub(current as u64);
+        Ok(self.grow(elements.saturating_mul(ELEMENT_BYTES)))
+    }
+
+    fn table_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
+        self.used = self.before;
+        Ok(())
     }
 }
 
@@ -80,6 +94,23 @@ mod tests {
         cap.memory_grow_failed(wasmtime::Error::msg("no memory"))
             .expect("no error");
         assert!(cap.memory_growing(0, 100, None).expect("no error"));
+    }
+
+    #[test]
+    fn tables_count_with_the_memories() {
+        let mut cap = MemoryCap::new(Some(1000));
+        assert!(cap.memory_growing(0, 200, None).expect("no error"));
+        assert!(cap.table_growing(0, 50, None).expect("no error"));
+        assert!(cap.table_growing(50, 100, None).expect("no error"));
+        assert!(!cap.table_growing(100, 101, None).expect("no error"));
+        assert_eq!(cap.refused, Some(1008));
+        cap.table_grow_failed(wasmtime::Error::msg("no memory"))
+            .expect("no error");
+        assert!(
+            cap.table_growing(50, 100, None).expect("no error"),
+            "what the system refused does not count"
+        );
+        assert!(!cap.table_growing(0, usize::MAX, None).expect("no error"));
     }
 
     #[test]

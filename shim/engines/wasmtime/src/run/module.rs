@@ -10,7 +10,7 @@ use wasmtime::{
 use wasmtime_wasi::p1::{self, WasiP1Ctx};
 
 use super::end::{self, ProcExit};
-use super::host::{self, Drivers};
+use super::host::{self, Clock, Drivers};
 use super::memory::MemoryCap;
 use super::sockets::{self, Sockets};
 use super::unloadable;
@@ -120,10 +120,13 @@ fn exported_functions(module: &Module) -> String {
 
 impl LoadedModule {
     pub(super) fn run(self, program: &Program, mut surroundings: Surroundings) -> GuestExit {
-        let wasi = host::wasi(program, &surroundings).build_p1();
+        let clock = Clock::start();
+        let wasi = host::wasi(program, &surroundings)
+            .monotonic_clock(clock)
+            .build_p1();
         let state = State {
             wasi,
-            sockets: Sockets::new(surroundings.listener.take()),
+            sockets: Sockets::new(surroundings.listener.take(), clock),
             memory: MemoryCap::new(program.max_memory),
         };
         let mut store = Store::new(self.instance.module().engine(), state);

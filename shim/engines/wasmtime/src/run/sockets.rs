@@ -2,19 +2,24 @@
 //!
 //! Preview 1 has `sock_accept` but no way to make a socket, and Wasmtime's implementation knows no
 //! sockets at all. So the listening socket takes the place of the guest's stdin (descriptor 0), and
-//! the functions a server needs are put in front of Wasmtime's: what concerns descriptor 0 or an
-//! accepted connection is answered here, everything else is passed on.
+//! the functions a server needs are put in front of Wasmtime's: what concerns a socket is answered
+//! here, everything else is passed on.
+//!
+//! Connections get numbers that Wasmtime never gives. A socket with another number (the listener, or
+//! after `fd_renumber`) hides a descriptor of Wasmtime's that is open; both are closed together, so
+//! that the number is free afterwards as everywhere.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 
 use wasmlet_runner_core::{Connection, Listener, Wait};
 use wasmtime::{Caller, Extern, Linker, Module};
-use wasmtime_wasi::p1::wasi_snapshot_preview1 as wasi;
+use wasmtime_wasi::p1::{WasiP1Ctx, wasi_snapshot_preview1 as wasi};
 use wiggle::GuestMemory;
 
+use super::host::Clock;
 use super::module::State;
 
 mod abi;
@@ -39,9 +44,13 @@ const MAX_TRANSFER: usize = 1 << 20;
 
 /// The sockets of a guest. Without a listener there are none, and every call is passed on.
 pub(super) struct Sockets {
-    listener: Option<Listener>,
-    listener_wait: Wait,
-    connections: BTreeMap<i32, Open>,
+    open: BTreeMap<i32, Socket>,
+    clock: Clock,
+}
+
+enum Socket {
+    Listener { listener: Listener, wait: Wait },
+    Connection(Open),
 }
 
 struct Open {
@@ -50,74 +59,59 @@ struct Open {
 }
 
 impl Sockets {
-    pub(super) fn new(listener: Option<Listener>) -> Self {
-        Self {
+    pub(super) fn new(listener: Option<Listener>, clock: Clock) -> Self {
+        let listener = listener.map(|listener| Socket::Listener {
             listener,
-            listener_wait: Wait::Forever,
-            connections: BTreeMap::new(),
+            wait: Wait::Forever,
+        });
+        Self {
+            open: listener
+                .map(|socket| (LISTENER, socket))
+                .into_iter()
+                .collect(),
+            clock,
         }
-    }
-
-    fn is_listener(&self, fd: i32) -> bool {
-        fd == LISTENER && self.listener.is_some()
     }
 
     fn owns(&self, fd: i32) -> bool {
-        self.is_listener(fd) || self.connections.contains_key(&fd)
+        self.open.contains_key(&fd)
     }
 
-    fn connection(&mut self, fd: i32) -> Result<&mut Open, Errno> {
-        if self.is_listener(fd) {
-            return Err(Errno::NotConn);
-        }
-        self.connections.get_mut(&fd).ok_or(Errno::NotSock)
+    /// A connection; `None` when the descriptor is no socket.
+    fn connection(&mut self, fd: i32) -> Option<Result<&mut Open, Errno>> {
+        Some(match self.open.get_mut(&fd)? {
+            Socket::Listener { .. } => Err(Errno::NotConn),
+            Socket::Connection(open) => Ok(open),
+        })
     }
 
-    fn accept(&mut self, fd: i32, flags: FdFlags) -> Result<i32, Errno> {
-        if !self.is_listener(fd) {
-            return Err(if self.connections.contains_key(&fd) {
-                Errno::Inval
-            } else {
-                Errno::NotSock
-            });
-        }
-        let listener = self.listener.as_ref().ok_or(Errno::NotSock)?;
-        if self.connections.len() >= MAX_CONNECTIONS {
-            return Err(Errno::NFile);
-        }
-        let connection = listener
-            .accept(self.listener_wait)
-            .map_err(|e| Errno::from(&e))?;
-        let nonblocking = flags.nonblocking();
-        connection
-            .stream
-            .set_nonblocking(nonblocking)
-            .map_err(|e| Errno::from(&e))?;
-        let number = (FIRST_CONNECTION..)
-            .find(|number| !self.connections.contains_key(number))
-            .ok_or(Errno::NFile)?;
-        self.connections.insert(
-            number,
-            Open {
-                connection,
-                nonblocking,
-            },
-        );
-        Ok(number)
+    /// Accepts; `None` when the descriptor is no socket.
+    fn accept(&mut self, fd: i32, flags: FdFlags) -> Option<Result<i32, Errno>> {
+        let count = self.open.len();
+        Some(match self.open.get(&fd)? {
+            Socket::Connection(_) => Err(Errno::Inval),
+            Socket::Listener { .. } if count > MAX_CONNECTIONS => Err(Errno::NFile),
+            Socket::Listener { listener, wait } => accept(listener, *wait, flags)
+                .map_err(|e| Errno::from(&e))
+                .map(|open| self.insert(open)),
+        })
     }
 
-    fn close(&mut self, fd: i32) {
-        if self.is_listener(fd) {
-            self.listener = None;
-        } else {
-            self.connections.remove(&fd);
+    fn insert(&mut self, open: Open) -> i32 {
+        let mut number = FIRST_CONNECTION;
+        // At most `MAX_CONNECTIONS` are taken.
+        while self.open.contains_key(&number) {
+            number += 1;
         }
+        self.open.insert(number, Socket::Connection(open));
+        number
     }
 
     fn status(&self, fd: i32) -> (FileType, FdFlags) {
-        let nonblocking = match self.connections.get(&fd) {
-            Some(open) => open.nonblocking,
-            None => self.listener_wait == Wait::No,
+        let nonblocking = match self.open.get(&fd) {
+            Some(Socket::Connection(open)) => open.nonblocking,
+            Some(Socket::Listener { wait, .. }) => *wait == Wait::No,
+            None => false,
         };
         (
             FileType::SocketStream,
@@ -126,37 +120,49 @@ impl Sockets {
     }
 
     fn set_flags(&mut self, fd: i32, flags: FdFlags) -> Result<(), Errno> {
-        if self.is_listener(fd) {
-            self.listener_wait = if flags.nonblocking() {
-                Wait::No
-            } else {
-                Wait::Forever
-            };
-            return Ok(());
+        match self.open.get_mut(&fd) {
+            None => Err(Errno::BadF),
+            Some(Socket::Listener { wait, .. }) => {
+                *wait = if flags.nonblocking() {
+                    Wait::No
+                } else {
+                    Wait::Forever
+                };
+                Ok(())
+            }
+            Some(Socket::Connection(open)) => {
+                open.connection
+                    .stream
+                    .set_nonblocking(flags.nonblocking())
+                    .map_err(|e| Errno::from(&e))?;
+                open.nonblocking = flags.nonblocking();
+                Ok(())
+            }
         }
-        let open = self.connection(fd)?;
-        open.connection
-            .stream
-            .set_nonblocking(flags.nonblocking())
-            .map_err(|e| Errno::from(&e))?;
-        open.nonblocking = flags.nonblocking();
-        Ok(())
     }
 
-    fn shutdown(&mut self, fd: i32, how: i32) -> Result<(), Errno> {
-        // sdflags: bit 0 receive, bit 1 send
-        let how = match how {
-            1 => Shutdown::Read,
-            2 => Shutdown::Write,
-            3 => Shutdown::Both,
-            _ => return Err(Errno::Inval),
-        };
-        self.connection(fd)?
-            .connection
-            .stream
-            .shutdown(how)
-            .map_err(|e| Errno::from(&e))
+    /// The descriptor for poll(2).
+    fn native(&self, fd: i32) -> Option<RawFd> {
+        Some(match self.open.get(&fd)? {
+            Socket::Listener { listener, .. } => listener.as_raw_fd(),
+            Socket::Connection(open) => open.connection.stream.as_raw_fd(),
+        })
     }
+}
+
+fn accept(listener: &Listener, wait: Wait, flags: FdFlags) -> io::Result<Open> {
+    let connection = listener.accept(wait)?;
+    let nonblocking = flags.nonblocking();
+    connection.stream.set_nonblocking(nonblocking)?;
+    Ok(Open {
+        connection,
+        nonblocking,
+    })
+}
+
+/// Whether a socket of that number has a descriptor of Wasmtime's behind it.
+fn hides(fd: i32) -> bool {
+    fd < FIRST_CONNECTION
 }
 
 /// Whether a module serves: only then the functions below are put in front of Wasmtime's.
@@ -168,10 +174,28 @@ pub(super) fn wanted_by(module: &Module) -> bool {
 
 /// Puts the functions in front of those that are in the linker. Shadowing must be allowed.
 pub(super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
-    linker.func_wrap(PREVIEW1, "sock_accept", sock_accept)?;
-    linker.func_wrap(PREVIEW1, "sock_recv", sock_recv)?;
-    linker.func_wrap(PREVIEW1, "sock_send", sock_send)?;
-    linker.func_wrap(PREVIEW1, "sock_shutdown", sock_shutdown)?;
+    linker.func_wrap_async(PREVIEW1, "sock_accept", |caller, (fd, flags, out)| {
+        Box::new(sock_accept(caller, fd, flags, out))
+    })?;
+    linker.func_wrap_async(
+        PREVIEW1,
+        "sock_recv",
+        |caller, (fd, vectors, count, flags, size, out_flags)| {
+            Box::new(sock_recv(
+                caller, fd, vectors, count, flags, size, out_flags,
+            ))
+        },
+    )?;
+    linker.func_wrap_async(
+        PREVIEW1,
+        "sock_send",
+        |caller, (fd, vectors, count, _flags, size): (i32, i32, i32, i32, i32)| {
+            Box::new(sock_send(caller, fd, vectors, count, size))
+        },
+    )?;
+    linker.func_wrap_async(PREVIEW1, "sock_shutdown", |caller, (fd, how)| {
+        Box::new(sock_shutdown(caller, fd, how))
+    })?;
     linker.func_wrap(PREVIEW1, "fd_fdstat_set_flags", fd_fdstat_set_flags)?;
     linker.func_wrap_async(PREVIEW1, "fd_read", |caller, (fd, vectors, count, size)| {
         Box::new(fd_read(caller, fd, vectors, count, size))
@@ -184,8 +208,14 @@ pub(super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> 
     linker.func_wrap_async(PREVIEW1, "fd_close", |caller, (fd,)| {
         Box::new(fd_close(caller, fd))
     })?;
+    linker.func_wrap_async(PREVIEW1, "fd_renumber", |caller, (from, to)| {
+        Box::new(fd_renumber(caller, from, to))
+    })?;
     linker.func_wrap_async(PREVIEW1, "fd_fdstat_get", |caller, (fd, out)| {
         Box::new(fd_fdstat_get(caller, fd, out))
+    })?;
+    linker.func_wrap_async(PREVIEW1, "fd_filestat_get", |caller, (fd, out)| {
+        Box::new(fd_filestat_get(caller, fd, out))
     })?;
     linker.func_wrap_async(
         PREVIEW1,
@@ -214,7 +244,25 @@ fn answer(result: Result<(), Errno>) -> wasmtime::Result<i32> {
     })
 }
 
-fn sock_accept(
+/// Whether Wasmtime has this descriptor open.
+async fn is_open(wasi: &mut WasiP1Ctx, fd: i32) -> wasmtime::Result<bool> {
+    // Room for the answer, beside the guest's memory.
+    let mut fdstat = [0; abi::FDSTAT_SIZE];
+    let memory = &mut GuestMemory::Unshared(&mut fdstat);
+    Ok(wasi::fd_fdstat_get(wasi, memory, fd, 0).await? == Errno::SUCCESS)
+}
+
+/// What a call for sockets answers to a descriptor that is none.
+async fn no_socket(wasi: &mut WasiP1Ctx, fd: i32) -> wasmtime::Result<i32> {
+    let errno = if is_open(wasi, fd).await? {
+        Errno::NotSock
+    } else {
+        Errno::BadF
+    };
+    answer(Err(errno))
+}
+
+async fn sock_accept(
     mut caller: Caller<'_, State>,
     fd: i32,
     flags: i32,
@@ -222,14 +270,18 @@ fn sock_accept(
 ) -> wasmtime::Result<i32> {
     let (memory, state) = split(&mut caller)?;
     let mut memory = Memory(memory);
-    answer((|| {
-        memory.check(out, 4)?;
-        let number = state.sockets.accept(fd, FdFlags::from_guest(flags))?;
-        memory.write_u32(out, number.cast_unsigned())
-    })())
+    if let Err(errno) = memory.check(out, 4) {
+        return answer(Err(errno));
+    }
+    match state.sockets.accept(fd, FdFlags::from_guest(flags)) {
+        None => no_socket(&mut state.wasi, fd).await,
+        Some(accepted) => {
+            answer(accepted.and_then(|number| memory.write_u32(out, number.cast_unsigned())))
+        }
+    }
 }
 
-fn sock_recv(
+async fn sock_recv(
     mut caller: Caller<'_, State>,
     fd: i32,
     vectors: i32,
@@ -240,8 +292,11 @@ fn sock_recv(
 ) -> wasmtime::Result<i32> {
     let (memory, state) = split(&mut caller)?;
     let mut memory = Memory(memory);
+    let Some(open) = state.sockets.connection(fd) else {
+        return no_socket(&mut state.wasi, fd).await;
+    };
     answer((|| {
-        let open = state.sockets.connection(fd)?;
+        let open = open?;
         // riflags: bit 0 peek, bit 1 wait for all
         let mut native = 0;
         if flags & 1 != 0 {
@@ -262,40 +317,51 @@ fn sock_recv(
     })())
 }
 
-fn sock_send(
+async fn sock_send(
     mut caller: Caller<'_, State>,
     fd: i32,
     vectors: i32,
     count: i32,
-    _flags: i32,
     size: i32,
 ) -> wasmtime::Result<i32> {
     let (memory, state) = split(&mut caller)?;
-    answer(send(
-        &mut Memory(memory),
-        &mut state.sockets,
-        fd,
-        vectors,
-        count,
-        size,
-    ))
+    match state.sockets.connection(fd) {
+        None => no_socket(&mut state.wasi, fd).await,
+        Some(open) => answer(send(&mut Memory(memory), open, vectors, count, size)),
+    }
 }
 
 fn send(
     memory: &mut Memory<'_>,
-    sockets: &mut Sockets,
-    fd: i32,
+    open: Result<&mut Open, Errno>,
     vectors: i32,
     count: i32,
     size: i32,
 ) -> Result<(), Errno> {
-    let stream = &mut sockets.connection(fd)?.connection.stream;
+    let stream = &mut open?.connection.stream;
     let written = memory.write_from(vectors, count, MAX_TRANSFER, |buffer| stream.write(buffer))?;
     memory.write_u32(size, written)
 }
 
-fn sock_shutdown(mut caller: Caller<'_, State>, fd: i32, how: i32) -> wasmtime::Result<i32> {
-    answer(caller.data_mut().sockets.shutdown(fd, how))
+async fn sock_shutdown(mut caller: Caller<'_, State>, fd: i32, how: i32) -> wasmtime::Result<i32> {
+    let state = caller.data_mut();
+    let Some(open) = state.sockets.connection(fd) else {
+        return no_socket(&mut state.wasi, fd).await;
+    };
+    answer((|| {
+        // sdflags: bit 0 receive, bit 1 send
+        let how = match how {
+            1 => Shutdown::Read,
+            2 => Shutdown::Write,
+            3 => Shutdown::Both,
+            _ => return Err(Errno::Inval),
+        };
+        open?
+            .connection
+            .stream
+            .shutdown(how)
+            .map_err(|e| Errno::from(&e))
+    })())
 }
 
 fn fd_fdstat_set_flags(
@@ -323,10 +389,10 @@ async fn fd_read(
     size: i32,
 ) -> wasmtime::Result<i32> {
     let (memory, state) = split(&mut caller)?;
-    if state.sockets.owns(fd) {
+    if let Some(open) = state.sockets.connection(fd) {
         let mut memory = Memory(memory);
         return answer((|| {
-            let stream = &mut state.sockets.connection(fd)?.connection.stream;
+            let stream = &mut open?.connection.stream;
             let read =
                 memory.read_into(vectors, count, MAX_TRANSFER, |buffer| stream.read(buffer))?;
             memory.write_u32(size, read)
@@ -344,15 +410,8 @@ async fn fd_write(
     size: i32,
 ) -> wasmtime::Result<i32> {
     let (memory, state) = split(&mut caller)?;
-    if state.sockets.owns(fd) {
-        return answer(send(
-            &mut Memory(memory),
-            &mut state.sockets,
-            fd,
-            vectors,
-            count,
-            size,
-        ));
+    if let Some(open) = state.sockets.connection(fd) {
+        return answer(send(&mut Memory(memory), open, vectors, count, size));
     }
     let memory = &mut GuestMemory::Unshared(memory);
     wasi::fd_write(&mut state.wasi, memory, fd, vectors, count, size).await
@@ -360,11 +419,48 @@ async fn fd_write(
 
 async fn fd_close(mut caller: Caller<'_, State>, fd: i32) -> wasmtime::Result<i32> {
     let (memory, state) = split(&mut caller)?;
-    if state.sockets.owns(fd) {
-        state.sockets.close(fd);
+    if state.sockets.open.remove(&fd).is_some() && !hides(fd) {
         return answer(Ok(()));
     }
     wasi::fd_close(&mut state.wasi, &mut GuestMemory::Unshared(memory), fd).await
+}
+
+async fn fd_renumber(mut caller: Caller<'_, State>, from: i32, to: i32) -> wasmtime::Result<i32> {
+    let (memory, state) = split(&mut caller)?;
+    let memory = &mut GuestMemory::Unshared(memory);
+    let (socket, target) = (state.sockets.owns(from), state.sockets.owns(to));
+    match (socket, target) {
+        (false, false) => {}
+        // What would be given up has a number that Wasmtime cannot give to anything.
+        (false, true) if !hides(to) => {
+            return if is_open(&mut state.wasi, from).await? {
+                answer(Err(Errno::NotSup))
+            } else {
+                answer(Err(Errno::BadF))
+            };
+        }
+        // Wasmtime closes what is hidden; a refusal leaves everything as it was.
+        (false, true) => {
+            let result = wasi::fd_renumber(&mut state.wasi, memory, from, to).await?;
+            if result == Errno::SUCCESS {
+                state.sockets.open.remove(&to);
+            }
+            return Ok(result);
+        }
+        (true, _) if from == to => return answer(Ok(())),
+        (true, false) if !is_open(&mut state.wasi, to).await? => return answer(Err(Errno::BadF)),
+        (true, _) => {
+            if let Some(moved) = state.sockets.open.remove(&from) {
+                // What had the number is closed, or hidden if it is Wasmtime's.
+                state.sockets.open.insert(to, moved);
+            }
+            if hides(from) {
+                return wasi::fd_close(&mut state.wasi, memory, from).await;
+            }
+            return answer(Ok(()));
+        }
+    }
+    wasi::fd_renumber(&mut state.wasi, memory, from, to).await
 }
 
 async fn fd_fdstat_get(mut caller: Caller<'_, State>, fd: i32, out: i32) -> wasmtime::Result<i32> {
@@ -376,6 +472,18 @@ async fn fd_fdstat_get(mut caller: Caller<'_, State>, fd: i32, out: i32) -> wasm
     wasi::fd_fdstat_get(&mut state.wasi, &mut GuestMemory::Unshared(memory), fd, out).await
 }
 
+async fn fd_filestat_get(
+    mut caller: Caller<'_, State>,
+    fd: i32,
+    out: i32,
+) -> wasmtime::Result<i32> {
+    let (memory, state) = split(&mut caller)?;
+    if state.sockets.owns(fd) {
+        return answer(Memory(memory).write_filestat(out, FileType::SocketStream));
+    }
+    wasi::fd_filestat_get(&mut state.wasi, &mut GuestMemory::Unshared(memory), fd, out).await
+}
+
 async fn poll_oneoff(
     mut caller: Caller<'_, State>,
     subscriptions: i32,
@@ -384,24 +492,40 @@ async fn poll_oneoff(
     size: i32,
 ) -> wasmtime::Result<i32> {
     let (memory, state) = split(&mut caller)?;
-    match poll::subscriptions(&Memory(memory), subscriptions, count) {
-        Err(errno) => answer(Err(errno)),
+    // Once the guest waits with no answer under way, nothing is left to be done for a stop.
+    wasmlet_runner_core::leave_if_idle();
+    let list = match poll::subscriptions(&Memory(memory), subscriptions, count) {
         Ok(list)
             if list
                 .iter()
-                .any(|sub| sub.fd().is_some_and(|fd| state.sockets.owns(fd))) =>
+                .any(|s| s.fd().is_some_and(|fd| state.sockets.owns(fd))) =>
         {
-            answer(poll::wait(
-                &mut Memory(memory),
-                &state.sockets,
-                &list,
-                events,
-                size,
-            ))
+            list
         }
-        Ok(_) => {
+        // What is wrong with a list that has no socket in it is for Wasmtime to say.
+        Ok(_) | Err(_) => {
             let memory = &mut GuestMemory::Unshared(memory);
-            wasi::poll_oneoff(&mut state.wasi, memory, subscriptions, events, count, size).await
+            return wasi::poll_oneoff(&mut state.wasi, memory, subscriptions, events, count, size)
+                .await;
         }
+    };
+    let mut known = Vec::with_capacity(list.len());
+    for subscription in list {
+        let target = match subscription.fd() {
+            None => poll::Target::Clock,
+            Some(fd) => match state.sockets.native(fd) {
+                Some(native) => poll::Target::Socket(native),
+                None if is_open(&mut state.wasi, fd).await? => poll::Target::File,
+                None => poll::Target::Closed,
+            },
+        };
+        known.push((subscription, target));
     }
+    answer(poll::wait(
+        &mut Memory(memory),
+        state.sockets.clock,
+        &known,
+        events,
+        size,
+    ))
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 use wasmlet_protocol::{ControlReply, FailureReason};
 
 use crate::guests;
-use crate::support::{Container, can_run, control};
+use crate::support::{Container, can_run, control, done};
 
 fn container() -> Container {
     Container::new(guests::exits(0))
@@ -204,7 +204,14 @@ fn a_working_folder_that_cannot_be_entered_is_named() {
     fails(
         container,
         FailureReason::InvalidArgument,
-        "the working folder /file/x",
+        "the working folder /file/x cannot be entered: a part of it is a file",
+    );
+    let mut read_only = self::container();
+    read_only.spec["process"]["cwd"] = json!("/dev/shm/missing");
+    fails(
+        read_only,
+        FailureReason::InvalidArgument,
+        "the working folder /dev/shm/missing cannot be entered: there is no such folder",
     );
 }
 
@@ -241,7 +248,7 @@ fn verbs_for_a_container_that_is_not_there() {
     let reference = &container.request.container;
     assert_eq!(
         control(reference, &["delete"]),
-        ControlReply::Done,
+        done(),
         "delete can be repeated"
     );
     for words in [&["start"][..], &["pause"], &["resume"], &["update", "{}"]] {
@@ -249,7 +256,7 @@ fn verbs_for_a_container_that_is_not_there() {
             ControlReply::Failed(failure) => {
                 assert_eq!(failure.reason, FailureReason::NotFound, "{words:?}");
             }
-            ControlReply::Done => panic!("{words:?} is done"),
+            ControlReply::Done { .. } => panic!("{words:?} is done"),
         }
     }
 }

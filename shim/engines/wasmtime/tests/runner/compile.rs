@@ -1,11 +1,14 @@
 //! The compile helper: what it reports and what it refuses.
 
-use std::io::{Read, Seek};
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Seek};
+use std::process::{Child, ChildStdin, Command, Stdio};
 
-use wasmlet_protocol::{FailureReason, GuestKind};
+use wasmlet_protocol::{CompileReport, CompileRequest, FailureReason, GuestKind, PROTOCOL};
 
 use crate::guests;
-use crate::support::{describe, try_compile};
+use crate::posture::status;
+use crate::support::{compiler, describe, eventually, try_compile};
 
 #[test]
 fn facts_are_reported() {
@@ -104,4 +107,120 @@ fn the_runner_describes_itself() {
     assert_eq!(description.profiles[0].name, "default");
     assert_eq!(description.profiles[0].compatibility.len(), 64);
     assert_eq!(describe(), description, "twice the same");
+}
+
+/// A helper that waits for its module on a pipe, with a shell for its shim.
+struct Waiting {
+    shell: Child,
+    helper: i32,
+    /// The helper reads on until this is closed.
+    _module: ChildStdin,
+}
+
+impl Waiting {
+    #[track_caller]
+    fn start() -> Self {
+        let request = CompileRequest {
+            protocol: PROTOCOL,
+            name: "/guest.wasm".to_owned(),
+            profile: "default".to_owned(),
+            cgroup_procs: Vec::new(),
+            parent: Some(4242),
+            time_limit_seconds: Some(7),
+        };
+        let request = serde_json::to_string(&request).expect("a request is JSON");
+        // A shell gives what it runs in the background no stdin of its own accord.
+        let script =
+            r#"exec 5<&0; "$0" compile "${1%%4242*}$$${1#*4242}" <&5 >/dev/null & echo $!; wait"#;
+        let mut shell = Command::new("/bin/sh")
+            .args(["-c", script])
+            .arg(compiler())
+            .arg(request)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("there is a shell");
+        let module = shell.stdin.take().expect("it is piped");
+        let mut line = String::new();
+        BufReader::new(shell.stdout.take().expect("it is piped"))
+            .read_line(&mut line)
+            .expect("it says the helper's process id");
+        let helper = line.trim().parse().expect("a number");
+        Self {
+            shell,
+            helper,
+            _module: module,
+        }
+    }
+
+    fn lives(&self) -> bool {
+        !matches!(
+            status(self.helper, "State").as_deref().map(|s| &s[..1]),
+            None | Some("Z" | "X")
+        )
+    }
+}
+
+#[test]
+fn the_helper_bounds_itself() {
+    let mut waiting = Waiting::start();
+    let limits = format!("/proc/{}/limits", waiting.helper);
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    let expected = [
+        ("Max cpu time", 7 * cpus, 7 * cpus + 5),
+        ("Max file size", 512 << 20, 512 << 20),
+        ("Max core file size", 0, 0),
+    ];
+    eventually("the limits are set", || {
+        let text = fs::read_to_string(&limits).expect("the helper waits");
+        expected.iter().all(|(name, soft, hard)| {
+            text.lines().any(|line| {
+                let fields: Vec<&str> = line
+                    .strip_prefix(name)
+                    .map(|rest| rest.split_whitespace().collect())
+                    .unwrap_or_default();
+                fields.starts_with(&[&soft.to_string(), &hard.to_string()])
+            })
+        })
+    });
+    waiting.shell.kill().expect("it is our child");
+    waiting.shell.wait().expect("it is our child");
+}
+
+#[test]
+fn the_helper_ends_with_the_shim_that_asked() {
+    let mut waiting = Waiting::start();
+    eventually("the helper runs", || {
+        fs::read(format!("/proc/{}/comm", waiting.helper))
+            .is_ok_and(|n| n.starts_with(b"wasmlet-aot"))
+    });
+    assert!(waiting.lives());
+    waiting.shell.kill().expect("it is our child");
+    waiting.shell.wait().expect("it is our child");
+    eventually("the helper is gone", || !waiting.lives());
+}
+
+#[test]
+fn a_helper_whose_shim_is_gone_does_not_begin() {
+    let request = CompileRequest {
+        protocol: PROTOCOL,
+        name: "/guest.wasm".to_owned(),
+        profile: "default".to_owned(),
+        cgroup_procs: Vec::new(),
+        // No process has this number.
+        parent: Some(u32::MAX),
+        time_limit_seconds: None,
+    };
+    let output = Command::new(compiler())
+        .arg("compile")
+        .arg(serde_json::to_string(&request).expect("a request is JSON"))
+        .stdin(Stdio::null())
+        .output()
+        .expect("the helper starts");
+    let CompileReport::Failed(failure) = serde_json::from_slice(&output.stdout).expect("a report")
+    else {
+        panic!("it compiled");
+    };
+    assert_eq!(failure.reason, FailureReason::Internal);
+    assert!(failure.message.contains("is gone"), "{}", failure.message);
 }

@@ -3,7 +3,7 @@
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::guests;
+use crate::guests::{self, End};
 use crate::support::{Container, Created, can_run, eventually};
 
 #[test]
@@ -96,4 +96,30 @@ fn a_container_that_was_never_started_can_be_stopped() {
     kill(Pid::from_raw(created.pid), Signal::SIGTERM).expect("it waits");
     assert_eq!(created.wait(), 143);
     created.delete();
+}
+
+#[test]
+fn what_a_component_wrote_arrives_however_it_ends() {
+    if !can_run() {
+        return;
+    }
+    let (code, container) =
+        Container::new(guests::component_writes("stdout", "done", End::Returns)).run();
+    assert_eq!((code, container.read("stdout").as_str()), (0, "done"));
+    let (code, container) =
+        Container::new(guests::component_writes("stderr", "done", End::Returns)).run();
+    assert_eq!((code, container.read("stderr").as_str()), (0, "done"));
+    let (code, container) =
+        Container::new(guests::component_writes("stdout", "done", End::Traps)).run();
+    assert_eq!((code, container.read("stdout").as_str()), (121, "done"));
+
+    let mut created =
+        Container::new(guests::component_writes("stdout", "done", End::Spins)).created();
+    created.start();
+    eventually("the text is there while the guest runs", || {
+        created.container.read("stdout") == "done"
+    });
+    kill(Pid::from_raw(created.pid), Signal::SIGTERM).expect("it runs");
+    assert_eq!(created.wait(), 143);
+    assert_eq!(created.delete().read("stdout"), "done");
 }

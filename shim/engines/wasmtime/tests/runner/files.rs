@@ -173,3 +173,58 @@ fn nothing_of_the_kernel_and_of_the_node_can_be_opened() {
         assert!(!opened(container), "{path}");
     }
 }
+
+#[test]
+fn the_working_folder_may_be_one_that_the_user_cannot_enter() {
+    if !can_run() {
+        return;
+    }
+    let mut container = Container::new(guests::tells_preopens());
+    let root = container.rootfs().join("root");
+    fs::create_dir(&root).expect("ours");
+    fs::set_permissions(&root, fs::Permissions::from_mode(0o700)).expect("ours");
+    container.spec["process"]["cwd"] = json!("/root");
+    container.spec["process"]["user"] = json!({"uid": 1000, "gid": 1000});
+    container.spec["process"]["capabilities"] = json!({"bounding": [], "effective": [],
+        "permitted": [], "inheritable": [], "ambient": []});
+    let mut created = container.created();
+    let cwd = fs::read_link(format!("/proc/{}/cwd", created.pid)).expect("it waits");
+    assert_eq!(cwd, std::path::Path::new("/root"));
+    created.start();
+    assert_eq!(created.wait(), 0);
+    let container = created.delete();
+    // As under runc: it is there, and no file in it can be opened.
+    assert_eq!(container.read("stdout"), "/dev/shm\n/root\n/run\n.\n");
+}
+
+#[test]
+fn a_mounted_file_that_no_folder_of_the_guest_has_is_told() {
+    if !can_run() {
+        return;
+    }
+    let mut container = Container::new(guests::exits(0));
+    let file = container.path("config.json.here");
+    fs::write(&file, "{}").expect("ours");
+    for destination in ["/config.json", "/app/config.json", "/dev/termination-log"] {
+        container.spec["mounts"]
+            .as_array_mut()
+            .expect("a list")
+            .push(json!({
+                "destination": destination, "type": "bind", "source": file, "options": ["bind"],
+            }));
+    }
+    let mut created = container.created();
+    let told: Vec<_> = created
+        .warnings
+        .iter()
+        .filter(|w| w.contains("cannot reach the file"))
+        .collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(
+        told[0].contains("/config.json;") || told[0].contains("/config.json:"),
+        "{told:?}"
+    );
+    created.start();
+    assert_eq!(created.wait(), 0);
+    created.delete();
+}

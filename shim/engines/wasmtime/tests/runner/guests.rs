@@ -239,6 +239,223 @@ pub(crate) fn serves(reads: bool) -> String {
     )
 }
 
+/// Imports of a server beside [`IMPORTS`].
+const SOCKET_IMPORTS: &str = r#"
+  (import "wasi_snapshot_preview1" "sock_accept" (func $accept (param i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "sock_shutdown" (func $shutdown (param i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "fd_close" (func $close (param i32) (result i32)))
+  (import "wasi_snapshot_preview1" "fd_renumber" (func $renumber (param i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "fd_filestat_get" (func $filestat (param i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "fd_fdstat_set_flags" (func $set_flags (param i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "clock_time_get" (func $time (param i32 i64 i32) (result i32)))
+"#;
+
+/// A module that checks what its calls answer: exits with the number of the first that is wrong, or
+/// with 0. A check is `(call $expect VALUE WANTED NUMBER)`.
+fn checks(body: &str) -> String {
+    format!(
+        r#"(module {IMPORTS} {SOCKET_IMPORTS}
+  (memory (export "memory") 1)
+  (func $expect (param $value i32) (param $wanted i32) (param $number i32)
+    (if (i32.ne (local.get $value) (local.get $wanted)) (then (call $exit (local.get $number)))))
+  ;; a subscription at $at to a moment of the monotonic clock, $after nanoseconds from now
+  (func $moment (param $at i32) (param $after i64)
+    (drop (call $time (i32.const 1) (i64.const 0) (i32.const 904)))
+    (i64.store (local.get $at) (i64.const 1))
+    (i32.store8 offset=8 (local.get $at) (i32.const 0))
+    (i32.store offset=16 (local.get $at) (i32.const 1))
+    (i64.store offset=24 (local.get $at) (i64.add (i64.load (i32.const 904)) (local.get $after)))
+    (i32.store16 offset=40 (local.get $at) (i32.const 1)))
+  ;; a subscription at $at to something to read
+  (func $readable (param $at i32) (param $fd i32)
+    (i64.store (local.get $at) (i64.const 2))
+    (i32.store8 offset=8 (local.get $at) (i32.const 1))
+    (i32.store offset=16 (local.get $at) (local.get $fd)))
+  (func $read_one (param $fd i32) (result i32)
+    (i32.store (i32.const 16) (i32.const 800))
+    (i32.store (i32.const 20) (i32.const 1))
+    (call $read (local.get $fd) (i32.const 16) (i32.const 1) (i32.const 24)))
+  {body})"#
+    )
+}
+
+/// Waits for a moment of the monotonic clock, without any socket.
+pub(crate) fn waits_for_a_moment() -> String {
+    checks(
+        r#"(func (export "_start") (local $until i64)
+    (call $moment (i32.const 1024) (i64.const 5000000))
+    (local.set $until (i64.load (i32.const 1048)))
+    (call $expect (call $poll (i32.const 1024) (i32.const 2048) (i32.const 1) (i32.const 32))
+      (i32.const 0) (i32.const 1))
+    (call $expect (i32.load (i32.const 32)) (i32.const 1) (i32.const 2))
+    (drop (call $time (i32.const 1) (i64.const 0) (i32.const 904)))
+    (call $expect (i64.ge_u (i64.load (i32.const 904)) (local.get $until))
+      (i32.const 1) (i32.const 3)))"#,
+    )
+}
+
+/// Accepts one connection, that of a client which says nothing, and tries what can be done with
+/// descriptors; 3 and 4 are folders.
+pub(crate) fn juggles_with_descriptors() -> String {
+    checks(
+        r#"(data (i32.const 64) "hello")
+  (func (export "_start") (local $c i32)
+    ;; a socket is one to fd_filestat_get
+    (call $expect (call $filestat (i32.const 0) (i32.const 128)) (i32.const 0) (i32.const 1))
+    (call $expect (i32.load8_u (i32.const 144)) (i32.const 6) (i32.const 2))
+    (call $expect (call $accept (i32.const 0) (i32.const 0) (i32.const 32))
+      (i32.const 0) (i32.const 3))
+    (local.set $c (i32.load (i32.const 32)))
+    (call $expect (call $filestat (local.get $c) (i32.const 128)) (i32.const 0) (i32.const 4))
+    (call $expect (i32.load8_u (i32.const 144)) (i32.const 6) (i32.const 5))
+    ;; a moment comes although the client is silent
+    (call $moment (i32.const 1024) (i64.const 5000000))
+    (call $readable (i32.const 1072) (local.get $c))
+    (call $expect (call $poll (i32.const 1024) (i32.const 2048) (i32.const 2) (i32.const 32))
+      (i32.const 0) (i32.const 6))
+    (call $expect (i32.load (i32.const 32)) (i32.const 1) (i32.const 7))
+    (call $expect (i32.load8_u (i32.const 2058)) (i32.const 0) (i32.const 8))
+    ;; another number: EBADF where none is open, else what had it is closed
+    (call $expect (call $renumber (local.get $c) (i32.const 99)) (i32.const 8) (i32.const 9))
+    (call $expect (call $renumber (i32.const 99) (local.get $c)) (i32.const 8) (i32.const 10))
+    (call $expect (call $renumber (local.get $c) (local.get $c)) (i32.const 0) (i32.const 11))
+    (call $expect (call $renumber (local.get $c) (i32.const 3)) (i32.const 0) (i32.const 12))
+    (call $expect (call $close (local.get $c)) (i32.const 8) (i32.const 13))
+    (i32.store (i32.const 0) (i32.const 64))
+    (i32.store (i32.const 4) (i32.const 5))
+    (call $expect (call $write (i32.const 3) (i32.const 0) (i32.const 1) (i32.const 8))
+      (i32.const 0) (i32.const 14))
+    ;; no socket, and no descriptor
+    (call $expect (call $accept (i32.const 4) (i32.const 0) (i32.const 32))
+      (i32.const 57) (i32.const 15))
+    (call $expect (call $accept (i32.const 99) (i32.const 0) (i32.const 32))
+      (i32.const 8) (i32.const 16))
+    ;; stdin does not come back when the listener is closed
+    (call $expect (call $close (i32.const 0)) (i32.const 0) (i32.const 17))
+    (call $expect (call $read_one (i32.const 0)) (i32.const 8) (i32.const 18))
+    (call $expect (call $close (i32.const 0)) (i32.const 8) (i32.const 19))
+    (call $expect (call $accept (i32.const 0) (i32.const 0) (i32.const 32))
+      (i32.const 8) (i32.const 20))
+    ;; a closed descriptor beside an open socket is an event with EBADF
+    (call $readable (i32.const 1024) (i32.const 3))
+    (call $readable (i32.const 1072) (i32.const 0))
+    (i64.store (i32.const 1072) (i64.const 7))
+    (call $expect (call $poll (i32.const 1024) (i32.const 2048) (i32.const 2) (i32.const 32))
+      (i32.const 0) (i32.const 21))
+    (call $expect (i32.load (i32.const 32)) (i32.const 1) (i32.const 22))
+    (call $expect (i32.load (i32.const 2048)) (i32.const 7) (i32.const 23))
+    (call $expect (i32.load16_u (i32.const 2056)) (i32.const 8) (i32.const 24))
+    ;; the folder that the connection took the number of is gone, too
+    (call $expect (call $shutdown (i32.const 3) (i32.const 2)) (i32.const 0) (i32.const 25))
+    (call $expect (call $close (i32.const 3)) (i32.const 0) (i32.const 26))
+    (call $expect (call $filestat (i32.const 3) (i32.const 128)) (i32.const 8) (i32.const 27)))"#,
+    )
+}
+
+/// Answers one connection, closes it, and then waits in poll_oneoff for the next.
+pub(crate) fn polls_for_connections() -> String {
+    checks(
+        r#"(data (i32.const 64) "hello")
+  (func (export "_start") (local $fd i32)
+    (drop (call $set_flags (i32.const 0) (i32.const 4)))
+    (loop $next
+      (call $readable (i32.const 1024) (i32.const 0))
+      (call $expect (call $poll (i32.const 1024) (i32.const 2048) (i32.const 1) (i32.const 32))
+        (i32.const 0) (i32.const 1))
+      (br_if $next (call $accept (i32.const 0) (i32.const 0) (i32.const 32)))
+      (local.set $fd (i32.load (i32.const 32)))
+      (drop (call $read_one (local.get $fd)))
+      (i32.store (i32.const 0) (i32.const 64))
+      (i32.store (i32.const 4) (i32.const 5))
+      (drop (call $write (local.get $fd) (i32.const 0) (i32.const 1) (i32.const 8)))
+      (drop (call $close (local.get $fd)))
+      (br $next)))"#,
+    )
+}
+
+/// Grows a table until it is refused, and exits with the hundreds of elements that it has.
+pub(crate) fn grows_a_table() -> String {
+    module(
+        "1",
+        r#"(table $t 0 funcref)
+  (func (export "_start")
+    (loop $next
+      (br_if $next
+        (i32.ne (table.grow $t (ref.null func) (i32.const 100)) (i32.const -1))))
+    (call $exit (i32.div_u (table.size $t) (i32.const 100))))"#,
+    )
+}
+
+/// How a guest ends.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum End {
+    Returns,
+    Traps,
+    Spins,
+}
+
+/// A command component that writes a text to stdout or stderr without flushing, and then ends.
+pub(crate) fn component_writes(stream: &str, text: &str, end: End) -> String {
+    let end = match end {
+        End::Returns => "(i32.const 0)",
+        End::Traps => "unreachable",
+        End::Spins => "(loop $l (br $l)) unreachable",
+    };
+    format!(
+        r#"(component
+  (import "wasi:io/error@0.2.0" (instance $errors (export "error" (type (sub resource)))))
+  (alias export $errors "error" (type $error))
+  (import "wasi:io/streams@0.2.0" (instance $streams
+    (export "output-stream" (type $out (sub resource)))
+    (alias outer 1 $error (type $error0))
+    (export "error" (type $e (eq $error0)))
+    (type $failure0 (variant (case "last-operation-failed" (own $e)) (case "closed")))
+    (export "stream-error" (type $failure (eq $failure0)))
+    (export "[method]output-stream.write" (func (param "self" (borrow $out))
+      (param "contents" (list u8)) (result (result (error $failure)))))))
+  (alias export $streams "output-stream" (type $stream))
+  (import "wasi:cli/{stream}@0.2.0" (instance $std
+    (alias outer 1 $stream (type $stream0))
+    (export "output-stream" (type $s (eq $stream0)))
+    (export "get-{stream}" (func (result (own $s))))))
+  (core module $libc (memory (export "memory") 1) (data (i32.const 0) "{text}"))
+  (core instance $libc (instantiate $libc))
+  (core func $get (canon lower (func $std "get-{stream}")))
+  (core func $write (canon lower (func $streams "[method]output-stream.write")
+    (memory (core memory $libc "memory"))))
+  (core module $main
+    (import "libc" "memory" (memory 1))
+    (import "host" "get" (func $get (result i32)))
+    (import "host" "write" (func $write (param i32 i32 i32 i32)))
+    (func (export "run") (result i32)
+      (call $write (call $get) (i32.const 0) (i32.const {length}) (i32.const 512))
+      {end}))
+  (core instance $main (instantiate $main
+    (with "libc" (instance $libc))
+    (with "host" (instance (export "get" (func $get)) (export "write" (func $write))))))
+  (func $run (result (result)) (canon lift (core func $main "run")))
+  (instance $cli (export "run" (func $run)))
+  (export "wasi:cli/run@0.2.0" (instance $cli)))"#,
+        length = text.len(),
+    )
+}
+
+/// A module that writes what kind of file its stdout is, as a digit (2 for a terminal).
+pub(crate) fn tells_what_stdout_is() -> String {
+    format!(
+        r#"(module
+  (import "wasi_snapshot_preview1" "fd_fdstat_get" (func $fdstat (param i32 i32) (result i32)))
+  {IMPORTS}
+  (memory (export "memory") 1)
+  (func (export "_start")
+    (drop (call $fdstat (i32.const 1) (i32.const 64)))
+    (i32.store8 (i32.const 64) (i32.add (i32.load8_u (i32.const 64)) (i32.const 48)))
+    (i32.store (i32.const 0) (i32.const 64))
+    (i32.store (i32.const 4) (i32.const 1))
+    (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))))"#
+    )
+}
+
 /// A component that is a command: its `run` answers ok or an error.
 pub(crate) fn command_component(ok: bool) -> String {
     let result = u8::from(!ok);
@@ -270,6 +487,19 @@ pub(crate) fn library_component() -> String {
 
 /// A command component that looks a host name up, and answers ok when its first address is this.
 pub(crate) fn looks_up(name: &str, address: [u8; 4]) -> String {
+    lookup(
+        name,
+        address,
+        "(call $block (call $subscribe (local.get $stream)))",
+    )
+}
+
+/// A command component that begins to look a host name up and returns without waiting.
+pub(crate) fn looks_up_and_leaves(name: &str) -> String {
+    lookup(name, [0; 4], "(return (i32.const 0))")
+}
+
+fn lookup(name: &str, address: [u8; 4], then: &str) -> String {
     let errors: String = [
         "unknown",
         "access-denied",
@@ -359,7 +589,7 @@ pub(crate) fn looks_up(name: &str, address: [u8; 4]) -> String {
       (call $resolve (call $network) (i32.const 0) (i32.const {length}) (i32.const 128))
       (if (i32.load8_u (i32.const 128)) (then (return (i32.const 1))))
       (local.set $stream (i32.load (i32.const 132)))
-      (call $block (call $subscribe (local.get $stream)))
+      {then}
       (call $next (local.get $stream) (i32.const 256))
       ;; an error, no address, no IPv4 address
       (if (i32.load8_u (i32.const 256)) (then (return (i32.const 1))))

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use wasmlet_protocol::{ControlReply, FailureReason};
 
 use crate::guests;
-use crate::support::{Container, can_run};
+use crate::support::{Container, can_run, done};
 
 /// A hook that notes its name and what it was told.
 fn notes(folder: &Path, name: &str) -> Value {
@@ -39,7 +39,7 @@ fn hooks_run_in_their_order_and_are_told_the_state() {
         created.container.read("hooks"),
         "prestart\ncreateRuntime\ncreateContainer\n"
     );
-    assert_eq!(created.control(&["start"]), ControlReply::Done);
+    assert_eq!(created.control(&["start"]), done());
     assert_eq!(created.wait(), 0);
     assert!(
         created
@@ -129,18 +129,31 @@ fn hooks_that_fail_fail_the_creation() {
 }
 
 #[test]
-fn a_poststop_hook_that_fails_is_told_and_leaves_nothing() {
+fn a_poststop_hook_that_fails_is_told_and_stops_nothing() {
     if !can_run() {
         return;
     }
     let mut container = Container::new(guests::exits(0));
-    container.spec["hooks"] = json!({"poststop": [{"path": "/bin/false"}]});
+    let folder = container.folder.path().to_owned();
+    container.spec["hooks"] = json!({"poststop": [
+        {"path": "/bin/false"},
+        notes(&folder, "second")[0],
+        {"path": "/not/there"},
+        notes(&folder, "last")[0],
+    ]});
     let mut created = container.created();
     created.start();
     assert_eq!(created.wait(), 0);
-    match created.control(&["delete"]) {
-        ControlReply::Failed(failure) => assert!(failure.message.contains("poststop")),
-        ControlReply::Done => panic!("the failure was not told"),
-    }
+    let ControlReply::Done { warnings } = created.control(&["delete"]) else {
+        panic!("a hook stopped the deletion");
+    };
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert!(
+        warnings[0].contains("poststop hook /bin/false") && warnings[0].contains('1'),
+        "{warnings:?}"
+    );
+    assert!(warnings[1].contains("/not/there"), "{warnings:?}");
+    assert_eq!(created.container.read("hooks"), "second\nlast\n");
+    created.container.assert_nothing_left();
     created.delete();
 }

@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
-use wasmlet_protocol::ControlReply;
 
 use crate::guests;
-use crate::support::{Container, can_run, control, eventually};
+use crate::support::{Container, can_run, control, done, eventually};
 
 /// Processes that run the runner for this container: by its folder, which all have open.
 fn processes_of(folder: &Path) -> Vec<i32> {
@@ -49,11 +48,7 @@ fn delete_removes_what_a_killed_runner_left() {
         runner.kill().expect("it is our child");
         runner.wait().expect("it is our child");
         let reference = &container.request.container;
-        assert_eq!(
-            control(reference, &["delete"]),
-            ControlReply::Done,
-            "after {millis}"
-        );
+        assert_eq!(control(reference, &["delete"]), done(), "after {millis}");
         container.assert_nothing_left();
         eventually("its processes are gone", || {
             for pid in processes_of(container.folder.path()) {
@@ -81,16 +76,10 @@ fn delete_ends_a_creation_under_way() {
         let container = Container::new(guests::sleeps());
         let (mut runner, _control) = container.spawn();
         std::thread::sleep(Duration::from_millis(millis));
-        assert_eq!(
-            control(&container.request.container, &["delete"]),
-            ControlReply::Done
-        );
+        assert_eq!(control(&container.request.container, &["delete"]), done());
         runner.wait().expect("it is our child");
         // Once more, as the first may have come before there was anything.
-        assert_eq!(
-            control(&container.request.container, &["delete"]),
-            ControlReply::Done
-        );
+        assert_eq!(control(&container.request.container, &["delete"]), done());
         container.assert_nothing_left();
     }
 }

@@ -6,10 +6,9 @@ use std::path::{Path, PathBuf};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
-use wasmlet_protocol::ControlReply;
 
 use crate::guests;
-use crate::support::{Container, can_run, eventually};
+use crate::support::{Container, can_run, done, eventually};
 
 const PAGE: u64 = 65536;
 
@@ -102,13 +101,13 @@ fn limits_are_applied_and_can_be_changed() {
             "update",
             r#"{"memory": {"limit": 33554432}, "pids": {"limit": 9}}"#
         ]),
-        ControlReply::Done
+        done()
     );
     assert_eq!(read(&memory), (32 << 20).to_string());
     let pids = cgroup_file(&created.container, ("pids", "pids.max"), "pids.max");
     assert_eq!(read(&pids), "9");
 
-    assert_eq!(created.control(&["pause"]), ControlReply::Done);
+    assert_eq!(created.control(&["pause"]), done());
     let frozen = cgroup_file(
         &created.container,
         ("freezer", "freezer.state"),
@@ -119,7 +118,7 @@ fn limits_are_applied_and_can_be_changed() {
         "{}",
         read(&frozen)
     );
-    assert_eq!(created.control(&["resume"]), ControlReply::Done);
+    assert_eq!(created.control(&["resume"]), done());
     assert!(
         ["THAWED", "0"].contains(&read(&frozen).as_str()),
         "{}",
@@ -143,13 +142,25 @@ fn a_running_or_paused_container_can_be_deleted() {
             created.container.read("stdout") == "ready"
         });
         if pause {
-            assert_eq!(created.control(&["pause"]), ControlReply::Done);
+            assert_eq!(created.control(&["pause"]), done());
         }
         let container = created.delete();
         assert_eq!(
             crate::support::control(&container.request.container, &["delete"]),
-            ControlReply::Done,
+            done(),
             "once more"
         );
     }
+}
+
+#[test]
+fn tables_grow_up_to_the_cap() {
+    if !can_run() {
+        return;
+    }
+    let mut container = Container::new(guests::grows_a_table());
+    // One page is the guest's memory; 8 bytes for each element.
+    container.request.max_memory = Some(PAGE + 4000 * 8);
+    let (code, container) = container.run();
+    assert_eq!((code, container.read("stderr").as_str()), (40, ""));
 }

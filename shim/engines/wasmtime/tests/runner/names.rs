@@ -1,8 +1,10 @@
 //! Name lookups use the image's text files and never its code.
 
 use std::fs;
+use std::net::UdpSocket;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -99,4 +101,35 @@ fn a_guest_looks_names_up_in_the_hosts_file_of_the_image() {
         (1, ""),
         "there is no such name"
     );
+}
+
+#[test]
+fn a_component_ends_although_a_lookup_is_under_way() {
+    if !can_run() {
+        return;
+    }
+    // A name server that never answers.
+    let Ok(_silent) = UdpSocket::bind("127.0.0.77:53") else {
+        eprintln!("skipped: port 53 of 127.0.0.77 is in use");
+        return;
+    };
+    let mut container = Container::new(guests::looks_up_and_leaves("nowhere.example"));
+    // The network of this test.
+    container.spec["linux"]["namespaces"]
+        .as_array_mut()
+        .expect("a list")
+        .truncate(4);
+    fs::create_dir(container.rootfs().join("etc")).expect("ours");
+    fs::write(
+        container.rootfs().join("etc/resolv.conf"),
+        "nameserver 127.0.0.77\noptions timeout:30 attempts:5\n",
+    )
+    .expect("ours");
+    let mut created = container.created();
+    let started = Instant::now();
+    created.start();
+    assert_eq!(created.wait(), 0);
+    // One attempt alone takes 30 s.
+    assert!(started.elapsed() < Duration::from_secs(20));
+    created.delete();
 }

@@ -222,3 +222,78 @@ fn capabilities_that_the_spec_does_not_grant_are_not_there() {
     );
     stop(created);
 }
+
+/// Whether a root process that shares the pid namespace, but has no more than other containers, can open a file.
+/// With all capabilities it must work, so that a refusal means something.
+fn can_be_opened(path: &str) -> bool {
+    let open = |arguments: &[&str]| {
+        std::process::Command::new("setpriv")
+            .args(arguments)
+            .args(["dd", "count=0", "status=none", &format!("if={path}")])
+            .output()
+            .expect("util-linux is installed")
+    };
+    let output = open(&["--inh-caps=-all"]);
+    assert!(output.status.success(), "{path}: {output:?}");
+    let output = open(&[
+        "--inh-caps=-all",
+        "--bounding-set=-sys_ptrace,-sys_admin,-perfmon",
+    ]);
+    if !output.status.success() {
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(text.contains("Permission denied"), "{path}: {text}");
+    }
+    output.status.success()
+}
+
+#[test]
+fn another_container_of_the_pod_cannot_look_into_a_guests_process() {
+    if !can_run() {
+        return;
+    }
+    for user in [0, 1000] {
+        let created = running(|container| {
+            container.spec["process"]["user"] = json!({"uid": user, "gid": user});
+        });
+        for file in ["exe", "fd/4", "mem", "maps"] {
+            let path = format!("/proc/{}/{file}", created.pid);
+            assert!(!can_be_opened(&path), "{path}, user {user}");
+        }
+        let init = created.pid;
+        stop(created);
+        assert!(
+            !std::path::Path::new(&format!("/proc/{init}")).exists(),
+            "the files were those of the guest"
+        );
+    }
+    // And before the guest runs.
+    let created = Container::new(guests::sleeps()).created();
+    assert!(!can_be_opened(&format!("/proc/{}/fd/4", created.pid)));
+    created.delete();
+}
+
+#[test]
+fn a_seccomp_profile_that_forbids_landlock_fails_the_start() {
+    if !can_run() {
+        return;
+    }
+    let mut container = Container::new(guests::writes(1, "ran"));
+    container.spec["linux"]["seccomp"] = json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": ["landlock_create_ruleset"], "action": "SCMP_ACT_ERRNO"}],
+    });
+    let mut created = container.created();
+    let missing = created.warnings.iter().any(|w| w.contains("Landlock"));
+    created.start();
+    let code = created.wait();
+    let container = created.delete();
+    if missing {
+        eprintln!("this kernel has no Landlock: nothing to be refused");
+        assert_eq!((code, container.read("stdout").as_str()), (0, "ran"));
+        return;
+    }
+    let stderr = container.read("stderr");
+    assert_eq!((code, container.read("stdout").as_str()), (125, ""));
+    assert!(stderr.contains("landlock_create_ruleset"), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+}

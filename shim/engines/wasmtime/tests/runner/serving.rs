@@ -180,3 +180,76 @@ fn without_a_listener_stdin_is_stdin() {
         container.read("stderr")
     );
 }
+
+fn served(guest: String) -> (Container, SocketAddr) {
+    let (with_address, address) = container(false);
+    let mut container = Container::new(guest);
+    container.spec["linux"]["namespaces"] = with_address.spec["linux"]["namespaces"].clone();
+    container.request.listen = Some(address);
+    (container, address)
+}
+
+#[test]
+fn descriptors_of_sockets_behave_as_others_do() {
+    if !can_run() {
+        return;
+    }
+    let (container, address) = served(guests::juggles_with_descriptors());
+    let mut created = container.created();
+    let mut stream = connect(address);
+    created.start();
+    assert_eq!(answer(&mut stream), "hello");
+    assert_eq!(created.wait(), 0, "the number of the check that failed");
+    assert_eq!(created.delete().read("stderr"), "");
+}
+
+#[test]
+fn a_moment_can_be_waited_for_without_a_socket() {
+    if !can_run() {
+        return;
+    }
+    let (code, container) = Container::new(guests::waits_for_a_moment()).run();
+    assert_eq!((code, container.read("stderr").as_str()), (0, ""));
+}
+
+#[test]
+fn a_server_that_polls_leaves_after_its_last_answer() {
+    if !can_run() {
+        return;
+    }
+    let (container, address) = served(guests::polls_for_connections());
+    let mut created = container.created();
+    created.start();
+    let mut stream = connect(address);
+    eventually("the guest has accepted", || accepted(address));
+    let mut first = connect(address);
+    stream.write_all(b"x").expect("it is open");
+    assert_eq!(answer(&mut stream), "hello");
+    eventually("the guest has accepted", || accepted(address));
+    kill(Pid::from_raw(created.pid), Signal::SIGTERM).expect("it runs");
+    let started = std::time::Instant::now();
+    first.write_all(b"x").expect("it is open");
+    assert_eq!(answer(&mut first), "hello");
+    assert_eq!(created.wait(), 143);
+    assert!(
+        started.elapsed() < std::time::Duration::from_secs(3),
+        "it did not wait for the end of its grace"
+    );
+    created.delete();
+}
+
+#[test]
+fn a_stop_that_runs_out_of_grace_has_the_code_of_its_signal() {
+    if !can_run() {
+        return;
+    }
+    for (signal, code) in [(Signal::SIGINT, 130), (Signal::SIGHUP, 129)] {
+        let (mut created, address) = serving(true);
+        created.start();
+        let _silent = connect(address);
+        eventually("the guest has accepted", || accepted(address));
+        kill(Pid::from_raw(created.pid), signal).expect("it runs");
+        assert_eq!(created.wait(), code);
+        created.delete();
+    }
+}

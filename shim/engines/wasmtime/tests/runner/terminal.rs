@@ -58,3 +58,26 @@ fn a_guest_talks_to_its_terminal() {
     assert_eq!(text, "hello\r\nhello\r\n", "the echo and the guest");
     created.delete();
 }
+
+#[test]
+fn a_guest_sees_whether_its_stdout_is_a_terminal() {
+    if !can_run() {
+        return;
+    }
+    let mut container = Container::new(guests::tells_what_stdout_is());
+    container.spec["process"]["terminal"] = json!(true);
+    let socket = container.path("console.sock");
+    let listener = UnixListener::bind(&socket).expect("a socket");
+    container.request.console_socket = Some(socket);
+    let mut created = container.created();
+    let mut master = receive(&listener);
+    created.start();
+    assert_eq!(created.wait(), 0);
+    let mut text = Vec::new();
+    let _ = master.read_to_end(&mut text);
+    assert_eq!(text, b"2", "a character device");
+    created.delete();
+
+    let (_, container) = Container::new(guests::tells_what_stdout_is()).run();
+    assert_eq!(container.read("stdout"), "0", "of no known kind");
+}

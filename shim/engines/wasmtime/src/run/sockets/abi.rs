@@ -7,6 +7,7 @@ use std::io;
 #[repr(u16)]
 pub(super) enum Errno {
     Again = 6,
+    BadF = 8,
     ConnAborted = 13,
     ConnReset = 15,
     Fault = 21,
@@ -15,6 +16,7 @@ pub(super) enum Errno {
     NFile = 41,
     NotConn = 53,
     NotSock = 57,
+    NotSup = 58,
     Pipe = 64,
 }
 
@@ -79,6 +81,12 @@ impl FdFlags {
 /// poll_fd_readwrite, sock_shutdown, sock_accept.
 const SOCKET_RIGHTS: u64 = 1 << 1 | 1 << 3 | 1 << 6 | 1 << 21 | 1 << 27 | 1 << 28 | 1 << 29;
 
+/// Bytes of a `fdstat`.
+pub(super) const FDSTAT_SIZE: usize = 24;
+
+/// Bytes of a `filestat`.
+const FILESTAT_SIZE: usize = 64;
+
 /// A guest's linear memory. Every access is checked against its size.
 pub(super) struct Memory<'a>(pub(super) &'a mut [u8]);
 
@@ -128,11 +136,18 @@ impl Memory<'_> {
         kind: FileType,
         flags: FdFlags,
     ) -> Result<(), Errno> {
-        let mut stat = [0; 24];
+        let mut stat = [0; FDSTAT_SIZE];
         stat[0] = kind as u8;
         stat[2..4].copy_from_slice(&flags.0.to_le_bytes());
         stat[8..16].copy_from_slice(&SOCKET_RIGHTS.to_le_bytes());
         stat[16..24].copy_from_slice(&SOCKET_RIGHTS.to_le_bytes());
+        self.write(at, &stat)
+    }
+
+    /// `filestat`, of which a socket has only a type, at 16.
+    pub(super) fn write_filestat(&mut self, at: i32, kind: FileType) -> Result<(), Errno> {
+        let mut stat = [0; FILESTAT_SIZE];
+        stat[16] = kind as u8;
         self.write(at, &stat)
     }
 

@@ -1,10 +1,12 @@
 //! `poll_oneoff` with sockets in the list.
 
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::RawFd;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::Sockets;
+use wasmtime_wasi::HostMonotonicClock;
+
+use super::super::host::Clock;
 use super::abi::{Errno, Memory};
 
 /// Bytes of a `subscription` and of an `event`.
@@ -23,10 +25,32 @@ pub(super) struct Subscription {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum What {
-    /// A moment.
-    Clock(Duration),
+    Clock(Moment),
     Read(i32),
     Write(i32),
+}
+
+/// When, on which clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Moment {
+    After(Duration),
+    RealTime(Duration),
+    Monotonic(Duration),
+}
+
+impl Moment {
+    /// How long from now.
+    fn wait(self, clock: Clock) -> Duration {
+        match self {
+            Self::After(time) => time,
+            Self::RealTime(moment) => moment.saturating_sub(
+                SystemTime::now()
+                    .duration_since(SystemTime::UNIX_EPOCH)
+                    .unwrap_or_default(),
+            ),
+            Self::Monotonic(moment) => moment.saturating_sub(Duration::from_nanos(clock.now())),
+        }
+    }
 }
 
 impl What {
@@ -48,6 +72,19 @@ impl Subscription {
             What::Read(fd) | What::Write(fd) => Some(fd),
         }
     }
+}
+
+/// What a subscription is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Target {
+    /// A clock.
+    Clock,
+    /// One of ours, by its number in this process.
+    Socket(RawFd),
+    /// One of Wasmtime's: files, stdout and stderr, which are always ready.
+    File,
+    /// No open descriptor.
+    Closed,
 }
 
 /// Reads the guest's list.
@@ -80,17 +117,14 @@ fn parse(bytes: &[u8; SUBSCRIPTION_SIZE as usize]) -> Result<Subscription, Errno
     let long = |at: usize| u64::from(word(at)) | u64::from(word(at + 4)) << 32;
     let what = match bytes[8] {
         0 => {
-            let timeout = Duration::from_nanos(long(24));
+            let time = Duration::from_nanos(long(24));
             let absolute = bytes[40] & 1 != 0;
             What::Clock(match (absolute, word(16)) {
-                (false, _) => timeout,
-                (true, 0) => timeout.saturating_sub(
-                    SystemTime::now()
-                        .duration_since(SystemTime::UNIX_EPOCH)
-                        .unwrap_or_default(),
-                ),
-                // The guest's monotonic clock starts at an origin that only Wasmtime knows.
-                (true, _) => return Err(Errno::Inval),
+                (false, 0 | 1) => Moment::After(time),
+                (true, 0) => Moment::RealTime(time),
+                (true, 1) => Moment::Monotonic(time),
+                // The clocks of processes and threads, which nobody can wait on.
+                _ => return Err(Errno::Inval),
             })
         }
         1 => What::Read(word(16).cast_signed()),
@@ -106,8 +140,8 @@ fn parse(bytes: &[u8; SUBSCRIPTION_SIZE as usize]) -> Result<Subscription, Errno
 /// Waits until something of the list is there, and writes what.
 pub(super) fn wait(
     memory: &mut Memory<'_>,
-    sockets: &Sockets,
-    list: &[Subscription],
+    clock: Clock,
+    list: &[(Subscription, Target)],
     events: i32,
     size: i32,
 ) -> Result<(), Errno> {
@@ -119,40 +153,36 @@ pub(super) fn wait(
     memory.check(events, room)?;
 
     let mut fds: Vec<libc::pollfd> = Vec::with_capacity(list.len());
-    let mut others = false;
-    let mut timeout: Option<Duration> = None;
-    for subscription in list {
-        let (fd, wanted) = match subscription.what {
-            What::Clock(after) => {
-                timeout = Some(timeout.map_or(after, |known| known.min(after)));
-                (-1, 0)
-            }
-            What::Read(fd) => (native(sockets, fd), libc::POLLIN),
-            What::Write(fd) => (native(sockets, fd), libc::POLLOUT),
+    let mut waits: Vec<Option<Duration>> = Vec::with_capacity(list.len());
+    for (subscription, target) in list {
+        let (wait, wanted) = match subscription.what {
+            What::Clock(moment) => (Some(moment.wait(clock)), 0),
+            What::Read(_) => (None, libc::POLLIN),
+            What::Write(_) => (None, libc::POLLOUT),
         };
-        others |= fd < 0 && subscription.fd().is_some();
-        // poll(2) leaves out negative descriptors.
+        let fd = match target {
+            Target::Socket(fd) => *fd,
+            // poll(2) leaves out negative descriptors.
+            Target::Clock | Target::File | Target::Closed => -1,
+        };
+        let at_once = matches!(target, Target::File | Target::Closed);
+        waits.push(if at_once { Some(Duration::ZERO) } else { wait });
         fds.push(libc::pollfd {
             fd,
             events: wanted,
             revents: 0,
         });
     }
-    // Files, stdout and stderr are always ready.
-    if others {
-        timeout = Some(Duration::ZERO);
-    }
+    let timeout = waits.iter().flatten().min().copied();
     let started = Instant::now();
     let ready = poll(&mut fds, timeout)?;
     let elapsed = started.elapsed();
 
     let mut count: u32 = 0;
-    for (subscription, fd) in list.iter().zip(&fds) {
-        let happened = match subscription.what {
-            What::Clock(after) => {
-                after <= elapsed || (ready == 0 && !others && timeout == Some(after))
-            }
-            What::Read(_) | What::Write(_) => fd.fd < 0 || fd.revents != 0,
+    for (((subscription, target), fd), wait) in list.iter().zip(&fds).zip(&waits) {
+        let happened = match wait {
+            Some(wait) => *wait <= elapsed || (ready == 0 && timeout == Some(*wait)),
+            None => fd.revents != 0,
         };
         if happened {
             let hangup = fd.revents & libc::POLLHUP != 0;
@@ -160,32 +190,29 @@ pub(super) fn wait(
                 .cast_unsigned()
                 .checked_add(count * EVENT_SIZE)
                 .ok_or(Errno::Fault)?;
-            memory.write(at.cast_signed(), &event(*subscription, hangup))?;
+            memory.write(at.cast_signed(), &event(*subscription, *target, hangup))?;
             count += 1;
         }
     }
     memory.write_u32(size, count)
 }
 
-fn native(sockets: &Sockets, fd: i32) -> RawFd {
-    match &sockets.listener {
-        Some(listener) if fd == super::LISTENER => listener.as_raw_fd(),
-        _ => sockets
-            .connections
-            .get(&fd)
-            .map_or(-1, |open| open.connection.stream.as_raw_fd()),
-    }
-}
-
 /// `event`: userdata at 0, error at 8, type at 10, then bytes at 16 and flags at 24.
-fn event(subscription: Subscription, hangup: bool) -> [u8; EVENT_SIZE as usize] {
+fn event(subscription: Subscription, target: Target, hangup: bool) -> [u8; EVENT_SIZE as usize] {
     let mut bytes = [0; EVENT_SIZE as usize];
     bytes[..8].copy_from_slice(&subscription.userdata.to_le_bytes());
     bytes[10] = subscription.what.number();
-    if subscription.fd().is_some() {
-        // How much there is to read is not known without asking; guests only look for more than 0.
-        bytes[16..24].copy_from_slice(&1u64.to_le_bytes());
-        bytes[24] = u8::from(hangup);
+    match target {
+        Target::Clock => {}
+        Target::Closed => {
+            bytes[8..10].copy_from_slice(&(Errno::BadF as u16).to_le_bytes());
+        }
+        Target::Socket(_) | Target::File => {
+            // How much there is to read is not known without asking; guests only look for more
+            // than 0.
+            bytes[16..24].copy_from_slice(&1u64.to_le_bytes());
+            bytes[24] = u8::from(hangup);
+        }
     }
     bytes
 }
@@ -238,10 +265,13 @@ mod tests {
                 what: What::Read(1 << 20)
             }
         );
-        let parsed = parse(&bytes(0, 1, 5_000_000, 0)).expect("a clock");
-        assert_eq!(parsed.what, What::Clock(Duration::from_millis(5)));
-        let parsed = parse(&bytes(0, 0, 5, 1)).expect("a moment long ago");
-        assert_eq!(parsed.what, What::Clock(Duration::ZERO));
+        let clock = |id, time, flags| parse(&bytes(0, id, time, flags)).map(|parsed| parsed.what);
+        let five = Duration::from_nanos(5);
+        assert_eq!(clock(1, 5, 0), Ok(What::Clock(Moment::After(five))));
+        assert_eq!(clock(0, 5, 0), Ok(What::Clock(Moment::After(five))));
+        assert_eq!(clock(0, 5, 1), Ok(What::Clock(Moment::RealTime(five))));
+        assert_eq!(clock(1, 5, 1), Ok(What::Clock(Moment::Monotonic(five))));
+        assert_eq!(clock(2, 5, 0), Err(Errno::Inval));
         assert_eq!(parse(&bytes(3, 0, 0, 0)), Err(Errno::Inval));
     }
 
@@ -259,14 +289,56 @@ mod tests {
     #[test]
     fn a_clock_alone_waits_its_time() {
         let mut memory = [0; 64];
-        let sockets = Sockets::new(None);
-        let list = [Subscription {
+        let clock = Clock::start();
+        let sleep = Subscription {
             userdata: 7,
-            what: What::Clock(Duration::from_millis(3)),
-        }];
+            what: What::Clock(Moment::After(Duration::from_millis(3))),
+        };
         let started = Instant::now();
-        wait(&mut Memory(&mut memory), &sockets, &list, 0, 60).expect("all is inside");
+        wait(
+            &mut Memory(&mut memory),
+            clock,
+            &[(sleep, Target::Clock)],
+            0,
+            60,
+        )
+        .expect("all is inside");
         assert!(started.elapsed() >= Duration::from_millis(3));
         assert_eq!((memory[0], memory[10], memory[60]), (7, 0, 1));
+    }
+
+    #[test]
+    fn a_moment_of_the_guests_clock_is_waited_for() {
+        let clock = Clock::start();
+        let until = clock.now() + 5_000_000;
+        let mut memory = [0; 64];
+        let sleep = Subscription {
+            userdata: 7,
+            what: What::Clock(Moment::Monotonic(Duration::from_nanos(until))),
+        };
+        let list = [(sleep, Target::Clock)];
+        wait(&mut Memory(&mut memory), clock, &list, 0, 60).expect("all is inside");
+        assert!(clock.now() >= until);
+        assert_eq!(memory[60], 1);
+        assert_eq!(
+            Moment::RealTime(Duration::from_secs(1)).wait(clock),
+            Duration::ZERO,
+            "long ago"
+        );
+    }
+
+    #[test]
+    fn a_closed_descriptor_is_an_event_with_an_error() {
+        let mut memory = [0; 128];
+        let list = [
+            (What::Clock(Moment::After(Duration::MAX)), Target::Clock),
+            (What::Read(77), Target::Closed),
+            (What::Write(1), Target::File),
+        ]
+        .map(|(what, target)| (Subscription { userdata: 5, what }, target));
+        wait(&mut Memory(&mut memory), Clock::start(), &list, 0, 120).expect("all is inside");
+        assert_eq!(memory[120], 2, "the clock is not among them");
+        assert_eq!((memory[8], memory[10]), (Errno::BadF as u8, 1));
+        assert_eq!((memory[32 + 8], memory[32 + 10]), (0, 2));
     }
 }
