@@ -34,11 +34,6 @@ pub(crate) const CASES: &[Case] = &[
         "a_mebibyte_of_annotations_is_no_problem",
         a_mebibyte_of_annotations_is_no_problem,
     ),
-    Case::wasm("hooks_of_every_kind_run", hooks_of_every_kind_run),
-    Case::wasm(
-        "a_hook_that_fails_fails_the_start",
-        a_hook_that_fails_fails_the_start,
-    ),
     Case::wasm(
         "a_hostile_root_cannot_reach_the_host",
         a_hostile_root_cannot_reach_the_host,
@@ -348,41 +343,6 @@ fn a_mebibyte_of_annotations_is_no_problem(ctx: &Ctx) {
         (exit.code, exit.stdout.as_str()),
         (0, "hello from the guest\n")
     );
-}
-
-fn hook(mark: &std::path::Path, stage: &str) -> serde_json::Value {
-    let script = format!("echo {stage} >> {}", mark.display());
-    json!([{ "path": "/bin/sh", "args": ["sh", "-c", script] }])
-}
-
-fn hooks_of_every_kind_run(ctx: &Ctx) {
-    let mark = ctx.node().base().join("temp").join(ctx.id("hooks"));
-    // startContainer and createContainer hooks run in the container, which has no shell.
-    let stages = ["prestart", "createRuntime", "poststart", "poststop"];
-    let exit = ctx.run_with("t", "hello", TaskOptions::default(), |spec| {
-        let hooks: serde_json::Map<_, _> = stages
-            .iter()
-            .map(|stage| ((*stage).to_owned(), hook(&mark, stage)))
-            .collect();
-        spec.set("/hooks", hooks.into())
-    });
-    assert_eq!(exit.code, 0, "{exit:?}");
-    let ran = fs::read_to_string(&mark).expect("the hooks ran");
-    assert_eq!(ran.lines().collect::<Vec<_>>(), stages);
-}
-
-fn a_hook_that_fails_fails_the_start(ctx: &Ctx) {
-    let image = ctx.image("hello");
-    let failing = json!([{ "path": "/bin/false" }]);
-    let status = refusal(ctx, "runtime", &image, |spec| {
-        spec.set("/hooks", json!({ "createRuntime": failing }))
-    });
-    assert!(status.message().contains("hook"), "{status}");
-    let missing = json!([{ "path": "/no/such/hook" }]);
-    let status = refusal(ctx, "missing", &image, |spec| {
-        spec.set("/hooks", json!({ "createRuntime": missing }))
-    });
-    assert!(status.message().contains("hook"), "{status}");
 }
 
 /// With wasm only: the Linux containers of such images are runc's to judge, and runc before its fix

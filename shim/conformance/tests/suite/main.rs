@@ -15,6 +15,7 @@ mod case;
 mod context;
 mod death;
 mod errors;
+mod hooks;
 mod images;
 mod interrupted;
 mod lifecycle;
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         ("listen", listen::CASES),
         ("errors", errors::CASES),
         ("bad_input", bad_input::CASES),
+        ("hooks", hooks::CASES),
         ("cache", cache::CASES),
         ("interrupted", interrupted::CASES),
         ("security", security::CASES),

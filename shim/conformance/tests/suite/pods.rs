@@ -34,6 +34,22 @@ pub(crate) const CASES: &[Case] = &[
         "a_failed_container_can_be_created_again",
         a_failed_container_can_be_created_again,
     ),
+    Case::all(
+        "a_pod_whose_shim_is_killed_leaves_nothing_alive",
+        a_pod_whose_shim_is_killed,
+    )
+    .except(
+        |runtime, version| runtime == Runtime::Runc && version.config_schema() == 3,
+        "containerd 2.x cleans up after runc's shim for the sandbox only",
+    ),
+    Case::wasm(
+        "a_sidecar_that_sees_the_guest_cannot_touch_it",
+        a_sidecar_that_sees_the_guest,
+    ),
+    Case::wasm(
+        "a_misspelt_annotation_stops_the_guest_and_not_the_sidecar",
+        a_misspelt_annotation,
+    ),
 ];
 
 fn args(args: &[&str]) -> PodContainer {
@@ -83,7 +99,6 @@ fn a_pod_has_one_shim_and_one_process_each(ctx: &Ctx) {
 fn an_init_container_a_guest_and_a_sidecar(ctx: &Ctx) {
     let cri = ctx.cri();
     let pod = cri.pod("p", &[]);
-    let linux = |guest: &str| Image::of_guest(guest, Runtime::WasmLinux);
     let init = pod.start("init", &linux("exit_code"), &args(&["0"]));
     assert_eq!(pod.exited(&init, LONG).exit_code, 0);
     let main = pod.start("main", &ctx.image("sleep"), &PodContainer::default());
@@ -224,4 +239,105 @@ fn a_failed_container_can_be_created_again(ctx: &Ctx) {
         assert_eq!((status.exit_code, status.reason.as_str()), (4, "Error"));
         pod.remove(&id).expect("removed");
     }
+}
+
+fn linux(guest: &str) -> Image {
+    Image::of_guest(guest, Runtime::WasmLinux)
+}
+
+/// What CRI says of a container whose shim died: killed, or unknown where nobody saw it end.
+const KILLED_OR_UNKNOWN: [i32; 2] = [137, 255];
+
+fn a_pod_whose_shim_is_killed(ctx: &Ctx) {
+    let cri = ctx.cri();
+    let pod = cri.pod("p", &[]);
+    let main = pod.start("main", &ctx.image("sleep"), &PodContainer::default());
+    let sidecar = pod.start("sidecar", &linux("linux_sidecar"), &args(&["serve"]));
+    pod.wait_log("main", "ready");
+    pod.wait_log("sidecar", "ready");
+    let ids = [pod.id.clone(), main.clone(), sidecar.clone()];
+    let inits: Vec<_> = ids.iter().map(|id| pod.init_pid(id)).collect();
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(pod.shim_pid()),
+        nix::sys::signal::Signal::SIGKILL,
+    )
+    .expect("the shim runs");
+    eventually("nothing of the pod is alive", LONG, || {
+        let mut alive = pod.alive(&ids);
+        let running = inits.iter().filter(|pid| proc::is_running(**pid));
+        alive.extend(running.map(|pid| format!("init {pid}")));
+        // runc's shim leaves it; whoever starts another one of that name removes it.
+        if ctx.runtime() == Runtime::Runc {
+            let _ = std::fs::remove_file(pod.shim_socket());
+        }
+        if pod.shim_socket().exists() {
+            alive.push(pod.shim_socket().display().to_string());
+        }
+        if alive.is_empty() {
+            Ok(())
+        } else {
+            Err(alive.join(", "))
+        }
+    });
+    for id in [&main, &sidecar] {
+        let code = pod.exited(id, LONG).exit_code;
+        assert!(KILLED_OR_UNKNOWN.contains(&code), "exit code {code}");
+    }
+    assert!(!pod.is_ready().expect("known"), "the sandbox is dead");
+    pod.delete().expect("deleted");
+    let next = cri.pod("p2", &[]);
+    next.start("main", &ctx.image("sleep"), &PodContainer::default());
+    next.wait_log("main", "ready");
+    next.delete().expect("deleted");
+}
+
+fn a_sidecar_that_sees_the_guest(ctx: &Ctx) {
+    let cri = ctx.cri();
+    let pod = cri.pod_with_shared_pids("p");
+    let main = pod.start("main", &ctx.image("sleep"), &PodContainer::default());
+    pod.wait_log("main", "ready");
+    let pry = pod.start("pry", &linux("pry"), &args(&["wasmlet "]));
+    assert_eq!(pod.exited(&pry, LONG).exit_code, 0);
+    pod.wait_log("pry", "done");
+    let log = pod.log("pry");
+    let lines: Vec<_> = log
+        .lines()
+        .filter_map(|line| line.split_once(" F ").map(|(_, line)| line))
+        .collect();
+    assert_eq!(
+        lines,
+        [
+            "uid 0",
+            "found wasmlet /guest.wasm",
+            "exe to write: EACCES",
+            "exe to read: EACCES",
+            "fd/4 to write: EACCES",
+            "fd/4 to read: EACCES",
+            "mem to write: EACCES",
+            "mem to read: EACCES",
+            "maps to read: EACCES",
+            "environ to read: EACCES",
+            "root: EACCES",
+            "cwd: EACCES",
+            "ptrace: EPERM",
+            "process_vm_readv: EPERM",
+            "done",
+        ]
+    );
+    assert!(proc::is_running(pod.init_pid(&main)), "the guest goes on");
+}
+
+fn a_misspelt_annotation(ctx: &Ctx) {
+    let cri = ctx.cri();
+    let pod = cri.pod("p", &[("wasmlet.dev/memmory", "32Mi")]);
+    let refused = pod
+        .create("main", &ctx.image("sleep"), &PodContainer::default())
+        .and_then(|id| pod.start_container(&id))
+        .expect_err("refused");
+    let sentence = "annotation \"wasmlet.dev/memmory\" is not known; the keys below wasmlet.dev/ are \
+                    engine, fuel, listen, max-stack, memory, profile, timeout";
+    assert!(refused.message().contains(sentence), "{refused}");
+    let sidecar = pod.start("sidecar", &linux("linux_sidecar"), &args(&["serve"]));
+    pod.wait_log("sidecar", "ready");
+    assert!(proc::is_running(pod.init_pid(&sidecar)));
 }

@@ -8,7 +8,10 @@ use std::process::{Command, Output, Stdio};
 
 use containerd_shim_protos::bootstrap_api::{BootstrapParams, BootstrapResult};
 use containerd_shim_protos::protobuf::Message;
-use wasmlet_conformance::{Ctx, Raw, Service, SpecBuilder, bin_dir, eventually, proc, socket_path};
+use wasmlet_conformance::{
+    Ctx, Guests, Raw, SHORT, Service, SpecBuilder, Target, Tmpfs, bin_dir, eventually, proc,
+    socket_path,
+};
 
 use crate::case::Case;
 
@@ -29,6 +32,10 @@ pub(crate) const CASES: &[Case] = &[
     Case::wasm("wrong_parameters_are_refused", wrong_parameters_are_refused),
     Case::wasm("the_socket_is_for_root_alone", the_socket_is_for_root_alone),
     Case::wasm("delete_of_nothing_succeeds", delete_of_nothing_succeeds),
+    Case::ours(
+        "a_root_that_the_caller_mounted_stays_mounted",
+        a_root_that_the_caller_mounted,
+    ),
 ];
 
 /// A bundle that no containerd knows, and what `start` was answered for it.
@@ -251,4 +258,105 @@ fn delete_of_nothing_succeeds(ctx: &Ctx) {
     );
     let reply = DeleteResponse::parse_from_bytes(&output.stdout).expect("a DeleteResponse");
     assert_eq!(reply.exit_status, 137);
+}
+
+/// A bundle whose root file system is a mount of the caller's.
+fn bundle_with_root<'a>(ctx: &'a Ctx, name: &str) -> (Bundle<'a>, Tmpfs) {
+    let target = ctx.runtime().target();
+    let program = match target {
+        Target::Linux => "guest",
+        _ => "guest.wasm",
+    };
+    let spec = SpecBuilder::new([format!("/{program}")]).cgroup(&format!(
+        "{}/{}",
+        ctx.node().cgroup(),
+        ctx.id(name)
+    ));
+    let bundle = Bundle::new(ctx, name, &spec);
+    let root = bundle.path.join("rootfs");
+    fs::create_dir(&root).expect("a folder can be made");
+    let root = Tmpfs::on(root, "size=16m,mode=755");
+    let bytes = Guests::shared().bytes("sleep", target).expect("compiled");
+    let file = root.path().join(program);
+    fs::write(&file, bytes).expect("written");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).expect("a program");
+    (bundle, root)
+}
+
+/// Creates and starts the bundle's container; gives the init's process id.
+#[track_caller]
+fn start_in(bundle: &Bundle<'_>, raw: &Raw) -> i32 {
+    let options = bundle.ctx.runtime_options().expect("ours has options");
+    let request = containerd_shim_protos::api::CreateTaskRequest {
+        id: bundle.id.clone(),
+        bundle: bundle.path.display().to_string(),
+        options: Some(
+            containerd_shim_protos::protobuf::well_known_types::any::Any {
+                type_url: options.type_url,
+                value: options.value,
+                ..Default::default()
+            },
+        )
+        .into(),
+        ..Default::default()
+    };
+    let created: containerd_shim_protos::api::CreateTaskResponse =
+        raw.call("Create", &request).expect("created");
+    raw.start(&bundle.id, "").expect("started");
+    created.pid.cast_signed()
+}
+
+#[track_caller]
+fn is_mounted(root: &Tmpfs) {
+    let point = root.path().display().to_string();
+    assert!(
+        proc::mount_points().contains(&point),
+        "{point} was unmounted"
+    );
+    let entries = fs::read_dir(root.path()).expect("a folder");
+    assert!(
+        entries
+            .filter_map(Result::ok)
+            .any(|entry| entry.file_name().to_string_lossy().starts_with("guest")),
+        "the caller's files are gone"
+    );
+}
+
+fn a_root_that_the_caller_mounted(ctx: &Ctx) {
+    let (bundle, root) = bundle_with_root(ctx, "deleted");
+    let address = text(&bundle.run("start", b""));
+    let raw = Raw::connect(&address, &bundle.id, Service::V2);
+    start_in(&bundle, &raw);
+    raw.kill(&bundle.id, "", 9).expect("killed");
+    raw.wait(&bundle.id, "").expect("ended");
+    raw.delete(&bundle.id, "").expect("deleted");
+    bundle.shut_down(&address, Service::V2);
+    text(&bundle.run("delete", b""));
+    is_mounted(&root);
+
+    let (bundle, root) = bundle_with_root(ctx, "killed");
+    let address = text(&bundle.run("start", b""));
+    let raw = Raw::connect(&address, &bundle.id, Service::V2);
+    let init = start_in(&bundle, &raw);
+    let (shim, _) = raw.shim().expect("connected");
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(shim.cast_signed()),
+        nix::sys::signal::Signal::SIGKILL,
+    )
+    .expect("it runs");
+    eventually("the shim is gone", SHORT, || {
+        if proc::is_running(shim.cast_signed()) {
+            Err("it lives".to_owned())
+        } else {
+            Ok(())
+        }
+    });
+    let output = bundle.run("delete", b"");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    is_mounted(&root);
+    assert!(!proc::is_running(init), "the init is gone");
 }
