@@ -174,6 +174,15 @@ pub fn cgroup_v1() -> bool {
     Path::new("/sys/fs/cgroup/memory").is_dir()
 }
 
+/// Whether containers can be limited by the controller.
+pub fn has_controller(name: &str) -> bool {
+    if cgroup_v1() {
+        return Path::new("/sys/fs/cgroup").join(name).is_dir();
+    }
+    fs::read_to_string("/sys/fs/cgroup/cgroup.controllers")
+        .is_ok_and(|text| text.split_whitespace().any(|known| known == name))
+}
+
 /// Mount points of the machine, as in `/proc/self/mountinfo`.
 pub fn mount_points() -> Vec<String> {
     mount_points_of(std::process::id().cast_signed())

@@ -141,6 +141,18 @@ impl SpecBuilder {
         self.set("/linux/cgroupsPath", json!(path))
     }
 
+    /// Enters the network namespace of a file.
+    #[must_use]
+    pub fn network(mut self, path: &str) -> Self {
+        let list = self.spec["linux"]["namespaces"].as_array_mut();
+        for namespace in list.into_iter().flatten() {
+            if namespace["type"] == "network" {
+                namespace["path"] = json!(path);
+            }
+        }
+        self
+    }
+
     /// Shares the host's network.
     #[must_use]
     pub fn host_network(mut self) -> Self {

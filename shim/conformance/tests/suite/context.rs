@@ -1,5 +1,8 @@
 //! What a guest is given: arguments, environment, working folder, user.
 
+use std::collections::BTreeSet;
+use std::time::SystemTime;
+
 use wasmlet_conformance::{Ctx, Image, Runtime, TaskOptions};
 use wasmlet_oci_image::{Image as OciImage, Layer};
 
@@ -12,6 +15,10 @@ pub(crate) const CASES: &[Case] = &[
     Case::all(
         "entrypoint_and_command_are_joined",
         entrypoint_and_command_are_joined,
+    ),
+    Case::all(
+        "clocks_go_and_random_bytes_differ",
+        clocks_go_and_random_bytes_differ,
     ),
 ];
 
@@ -97,4 +104,36 @@ fn entrypoint_and_command_are_joined(ctx: &Ctx) {
         .collect();
     assert_eq!(args, ["arg fixed", "arg default", "arg more"]);
     assert!(exit.stdout.contains("env FROM_IMAGE=yes\n"), "{exit:?}");
+}
+
+/// Value of the line `NAME VALUE`.
+#[track_caller]
+fn value<'a>(text: &'a str, name: &str) -> &'a str {
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    line.unwrap_or_else(|| panic!("no {name} in {text:?}"))
+        .trim()
+}
+
+fn clocks_go_and_random_bytes_differ(ctx: &Ctx) {
+    let now = || {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        since.expect("after 1970").as_secs()
+    };
+    let mut random = BTreeSet::new();
+    for name in ["first", "second"] {
+        let before = now();
+        let exit = ctx.run(name, "clock", TaskOptions::default());
+        assert_eq!(exit.code, 0, "{exit:?}");
+        let realtime: u64 = value(&exit.stdout, "realtime").parse().expect("a number");
+        assert!(
+            (before..=now()).contains(&realtime),
+            "{realtime} is not now"
+        );
+        let passed: u64 = value(&exit.stdout, "monotonic").parse().expect("a number");
+        assert!(passed >= 20_000_000, "only {passed} ns passed in 20 ms");
+        let bytes = value(&exit.stdout, "random").to_owned();
+        assert_ne!(bytes, "0".repeat(32));
+        random.insert(bytes);
+    }
+    assert_eq!(random.len(), 2, "the same bytes twice: {random:?}");
 }

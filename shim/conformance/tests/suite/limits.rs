@@ -38,6 +38,8 @@ pub(crate) const CASES: &[Case] = &[
         limits_the_engine_lacks_are_refused,
     ),
     Case::all("a_tiny_limit_never_hangs", a_tiny_limit_never_hangs),
+    Case::all("the_oom_score_is_the_specs", the_oom_score_is_the_specs),
+    Case::all("huge_page_limits_are_passed_on", huge_page_limits),
 ];
 
 const MIB: u64 = 1 << 20;
@@ -336,4 +338,45 @@ fn a_tiny_limit_never_hangs(ctx: &Ctx) {
             assert!(outcome.contains("memory"), "{mib} MiB: {outcome}");
         }
     }
+}
+
+/// Raising it only: lowering needs CAP_SYS_RESOURCE, which not every machine of the tests has.
+fn the_oom_score_is_the_specs(ctx: &Ctx) {
+    for score in [300, 987] {
+        let task = ctx.running_with(
+            &format!("t{score}"),
+            "sleep",
+            TaskOptions::default(),
+            |spec| spec.set("/process/oomScoreAdj", json!(score)),
+        );
+        let path = format!("/proc/{}/oom_score_adj", task.pid);
+        let text = fs::read_to_string(path).expect("the init runs");
+        assert_eq!(text.trim(), score.to_string());
+    }
+}
+
+fn huge_page_limits(ctx: &Ctx) {
+    let image = ctx.image("sleep");
+    let created = ctx.try_task("t", &image, TaskOptions::default(), |spec| {
+        spec.resource(
+            "hugepageLimits",
+            json!([{ "pageSize": "2MB", "limit": 4 * MIB }]),
+        )
+    });
+    if !proc::has_controller("hugetlb") {
+        // As runc's: a limit that nothing can hold is not taken for one that is held.
+        let refused = created.err().expect("there is no such controller");
+        assert!(refused.message().contains("hugetlb"), "{refused}");
+        return;
+    }
+    let task = created.expect("created");
+    let (controller, file) = if proc::cgroup_v1() {
+        ("hugetlb", "hugetlb.2MB.limit_in_bytes")
+    } else {
+        ("", "hugetlb.2MB.max")
+    };
+    assert_eq!(
+        cgroup_value(task.pid, controller, file),
+        (4 * MIB).to_string()
+    );
 }

@@ -3,7 +3,6 @@
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 
-use serde_json::json;
 use tonic::Code;
 use wasmlet_conformance::{Ctx, NetNs, SHORT, SpecBuilder, Task, TaskOptions, eventually};
 
@@ -35,13 +34,7 @@ const LISTEN: &str = "wasmlet.dev/listen";
 
 /// Puts a container into the namespace.
 fn inside(spec: SpecBuilder, network: &NetNs) -> SpecBuilder {
-    let mut namespaces = spec.value()["linux"]["namespaces"].clone();
-    for namespace in namespaces.as_array_mut().into_iter().flatten() {
-        if namespace["type"] == "network" {
-            namespace["path"] = json!(network.path());
-        }
-    }
-    spec.set("/linux/namespaces", namespaces)
+    spec.network(&network.path().display().to_string())
 }
 
 fn network(ctx: &Ctx) -> NetNs {

@@ -12,6 +12,7 @@
 mod bad_input;
 mod cache;
 mod case;
+mod components;
 mod context;
 mod death;
 mod errors;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         ("mounts", mounts::CASES),
         ("linux", linux::CASES),
         ("images", images::CASES),
+        ("components", components::CASES),
         ("limits", limits::CASES),
         ("listen", listen::CASES),
         ("errors", errors::CASES),

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 
-use wasmlet_conformance::{Ctx, Guests, Image, LONG, Target, TaskOptions, proc, wait_for};
+use wasmlet_conformance::{Ctx, Guests, Image, LONG, Target, TaskOptions, bin_dir, proc, wait_for};
 use wasmlet_oci_image::{Image as OciImage, Layer};
 
 use crate::case::Case;
@@ -16,6 +17,10 @@ pub(crate) const CASES: &[Case] = &[
         a_guest_finds_no_way_out_of_its_mounts,
     ),
     Case::wasm("the_posture_of_the_engine", the_posture_of_the_engine),
+    Case::wasm(
+        "the_init_is_the_runner_and_tells_nothing_of_the_node",
+        the_init_is_the_runner,
+    ),
     Case::wasm(
         "no_executable_memory_after_the_start",
         no_executable_memory_after_the_start,
@@ -171,6 +176,30 @@ fn the_posture_of_the_engine(ctx: &Ctx) {
             "{place} is mounted: {mounts:?}"
         );
     }
+}
+
+fn the_init_is_the_runner(ctx: &Ctx) {
+    use std::os::unix::fs::MetadataExt;
+    let task = ctx.running("t", "sleep", TaskOptions::default());
+    let pid = task.pid.cast_signed();
+    let inode = |path: PathBuf| {
+        let meta = fs::metadata(path).expect("a program");
+        (meta.dev(), meta.ino())
+    };
+    assert_eq!(
+        inode(format!("/proc/{pid}/exe").into()),
+        inode(bin_dir().join("wasmlet-run-wasmtime")),
+        "another program than the runner: {:?}",
+        proc::exe(pid)
+    );
+    // 15 bytes are what the kernel keeps of a name.
+    assert_eq!(
+        proc::status(pid, "Name").as_deref(),
+        Some("wasmlet guest.w")
+    );
+    let cmdline = fs::read(format!("/proc/{pid}/cmdline")).expect("the init runs");
+    let text = String::from_utf8_lossy(&cmdline);
+    assert_eq!(text.trim_end_matches('\0'), "wasmlet /guest.wasm");
 }
 
 /// Executable mappings by file and length.

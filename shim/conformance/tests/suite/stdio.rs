@@ -10,6 +10,7 @@ use crate::case::Case;
 
 pub(crate) const CASES: &[Case] = &[
     Case::all("stdout_and_stderr_are_apart", stdout_and_stderr_are_apart),
+    Case::all("output_needs_no_end_of_line", output_needs_no_end_of_line),
     Case::all("stdin_ends_with_close_io", stdin_ends_with_close_io),
     Case::all(
         "without_stdin_the_guest_reads_the_end",
@@ -51,6 +52,13 @@ fn stdout_and_stderr_are_apart(ctx: &Ctx) {
     assert_eq!(exit.code, 0);
     assert_eq!(exit.stdout, "hello from the guest\n");
     assert_eq!(exit.stderr, "hello on stderr\n");
+}
+
+fn output_needs_no_end_of_line(ctx: &Ctx) {
+    let exit = ctx.run("t", "partial", TaskOptions::default());
+    assert_eq!(exit.code, 0);
+    assert_eq!(exit.stdout, "whole line\nno end of line");
+    assert_eq!(exit.stderr, "an error without one");
 }
 
 fn stdin_ends_with_close_io(ctx: &Ctx) {
