@@ -33,9 +33,23 @@ hello() {
     ok "hello, compiled in a scope of wasmlet-compile.slice, then from the cache"
 }
 
+# The bounds are the slice's, which all compilations of the node share; its scopes have none of their own.
+compile_slice() {
+    local group=/sys/fs/cgroup/wasmlet.slice/wasmlet-compile.slice
+    equal "MemoryMax of the slice" "$(unit wasmlet-compile.slice MemoryMax)" $((1024 * mebibyte))
+    equal "TasksMax of the slice" "$(unit wasmlet-compile.slice TasksMax)" 512
+    # systemd drops the cgroup of a slice that nothing is in.
+    systemctl start wasmlet-compile.slice
+    equal "memory.max of $group" "$(cat "$group/memory.max")" $((1024 * mebibyte))
+    equal "pids.max of $group" "$(cat "$group/pids.max")" 512
+    grep -q '^[0-9]' "$group/cpu.max" || fail "no bound on processor time: $(cat "$group/cpu.max")"
+    systemctl stop wasmlet-compile.slice
+    ok "wasmlet-compile.slice bounds memory, processor time and tasks of all compilations together"
+}
+
 compilations() { journalctl --boot --no-pager --output=cat _PID=1 --grep='^Started run-.*wasmlet-aot-wasmtime' | wc -l; }
 
-# The scope's bound holds: a helper that needs more is killed, and the message names the option.
+# The slice's bound holds: a helper that needs more is killed, and the message names the option.
 compile_bound() {
     local output status=0
     cat >/run/bound.toml <<OPTIONS
@@ -47,7 +61,8 @@ OPTIONS
     grep -q "needs more than $((6 * mebibyte)) bytes of memory.*CompileMemoryBytes" <<<"$output" ||
         fail "another reason than the bound on memory: $output"
     ctr containers delete bound 2>/dev/null || true
-    ok "a compilation is killed at its scope's memory bound, and the error says so"
+    equal "MemoryMax of the slice after the option changed" "$(unit wasmlet-compile.slice MemoryMax)" $((6 * mebibyte))
+    ok "a compilation is killed at the slice's memory bound, and the error says so"
 }
 
 memory_limit() {
@@ -160,6 +175,7 @@ nothing_stays() {
 install_programs
 the_node
 hello
+compile_slice
 compile_bound
 memory_limit
 metrics

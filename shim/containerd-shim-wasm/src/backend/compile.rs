@@ -2,12 +2,14 @@
 //!
 //! The helper is a process of its own in the node's compile cgroup ([`super::compile_cgroup`]), because
 //! compiling does not fit into the limits of the pod that needs it: a 15 MB module took 430 MB. Its time
-//! is bounded, and of many starts of one module one compiles while the others wait for the entry.
+//! is bounded, and of many starts of one module one compiles while the others wait for the entry. Nobody
+//! holds a module's lock while it waits for a place to compile at, and every wait has an end.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::process::Stdio;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,7 +17,7 @@ use command_fds::{CommandFdExt, FdMapping};
 use wasmlet_cache::{Cache, Digest, Entry, Key, KeyLock, Staged};
 use wasmlet_protocol::{CompileReport, CompileRequest, Compiled, FailureReason, PROTOCOL, fd};
 
-use super::compile_cgroup::{CompileCgroup, Slot};
+use super::compile_cgroup::{CompileCgroup, Slot, Slots};
 use super::program::{self, Output};
 use super::runner::descriptor;
 use crate::engine::Engine;
@@ -25,6 +27,14 @@ use crate::reaper::Reaper;
 
 /// Time for one module when the node's options say nothing.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Between two looks whether it is this process's turn: grows from the first to the second. The end of
+/// who has it is no event on any descriptor.
+const FIRST_PAUSE: Duration = Duration::from_millis(2);
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+
+/// Time for systemd to set the bounds of a slice.
+const SYSTEMD_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A module that waits to be run.
 #[derive(Debug)]
@@ -99,18 +109,15 @@ pub async fn artifact(
     let limit = bounds
         .compile_timeout_seconds
         .map_or(DEFAULT_TIMEOUT, Duration::from_secs);
-    // Whoever holds the lock compiles for at most `limit`.
-    let deadline = Instant::now() + limit * 2;
-    let of_task = Arc::clone(&cache);
-    let (lock, entry) = blocking(move || {
-        let lock = of_task.lock_until(&key, deadline)?;
-        let entry = of_task.lookup_locked(&lock)?;
-        Ok((lock, entry))
-    })
-    .await?;
-    if let Some(entry) = entry {
-        return Ok(entry.into());
-    }
+    let queue = Queue {
+        slots: Slots::of_node(bounds),
+        // Whoever compiles needs at most `limit`, and once more where the disk is full.
+        patience: limit.saturating_mul(2),
+    };
+    let (lock, slot) = match queue.turn(&cache, key, &module.name).await? {
+        Turn::Done(entry) => return Ok(entry.into()),
+        Turn::Ours(lock, slot) => (lock, slot),
+    };
     let job = Job {
         module: &module,
         digest,
@@ -120,7 +127,106 @@ pub async fn artifact(
         bounds,
         reaper,
     };
-    job.compile(cache, lock).await
+    job.compile(cache, lock, slot).await
+}
+
+/// Those who wait to compile.
+struct Queue {
+    slots: Slots,
+    patience: Duration,
+}
+
+/// The end of a wait.
+#[derive(Debug)]
+enum Turn {
+    /// Somebody else has compiled it.
+    Done(Entry),
+    /// This process does.
+    Ours(KeyLock, Slot),
+}
+
+/// A look at the queue.
+enum Look {
+    Turn(Turn),
+    /// Somebody compiles this very module.
+    SameModule,
+    /// All places are taken.
+    NoPlace,
+}
+
+impl Queue {
+    /// Waits until the module is compiled, or can be by this process: both its lock and a place are
+    /// taken, or neither.
+    async fn turn(&self, cache: &Arc<Cache>, key: Key, module: &str) -> Result<Turn> {
+        let start = Instant::now();
+        let mut pause = FIRST_PAUSE;
+        let mut no_place: Option<Instant> = None;
+        loop {
+            let (of_task, slots) = (Arc::clone(cache), self.slots.clone());
+            let look = blocking(move || look(&of_task, &key, &slots)).await?;
+            if let Look::Turn(turn) = look {
+                return Ok(turn);
+            }
+            if matches!(look, Look::NoPlace) {
+                no_place = Some(Instant::now());
+            }
+            let left = self.patience.saturating_sub(start.elapsed());
+            if left.is_zero() {
+                // Others who wait for a place hold the module's lock for the moment of their look.
+                let missing = match no_place {
+                    Some(at) if at.elapsed() < LONGEST_PAUSE * 20 => Missing::Place,
+                    _ => Missing::Lock,
+                };
+                return Err(self.too_long(module, missing));
+            }
+            tokio::time::sleep(pause.min(left)).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    fn too_long(&self, module: &str, what: Missing) -> Error {
+        let seconds = self.patience.as_secs();
+        let (bound, key) = match what {
+            Missing::Lock => (
+                format!("for another container has not come to an end in {seconds} s"),
+                "CompileTimeoutSeconds",
+            ),
+            Missing::Place => (
+                format!(
+                    "did not begin within {seconds} s, as other modules took all {} places for \
+                     compiling on this node",
+                    self.slots.count()
+                ),
+                "CompileCpus",
+            ),
+        };
+        Error::CompileBound {
+            module: module.to_owned(),
+            bound,
+            key,
+        }
+    }
+}
+
+/// What a wait ended without.
+enum Missing {
+    /// The module's lock.
+    Lock,
+    /// A place.
+    Place,
+}
+
+fn look(cache: &Cache, key: &Key, slots: &Slots) -> Result<Look> {
+    let Some(lock) = cache.try_lock(key)? else {
+        return Ok(Look::SameModule);
+    };
+    if let Some(entry) = cache.lookup_locked(&lock)? {
+        return Ok(Look::Turn(Turn::Done(entry)));
+    }
+    Ok(match slots.try_take()? {
+        Some(slot) => Look::Turn(Turn::Ours(lock, slot)),
+        None => Look::NoPlace,
+    })
 }
 
 struct Job<'a> {
@@ -134,7 +240,7 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    async fn compile(&self, cache: Arc<Cache>, lock: KeyLock) -> Result<Artifact> {
+    async fn compile(&self, cache: Arc<Cache>, lock: KeyLock, slot: Slot) -> Result<Artifact> {
         let of_task = Arc::clone(&cache);
         let staged = blocking(move || {
             of_task
@@ -157,6 +263,8 @@ impl Job<'_> {
             }
             other => other?,
         };
+        // The next module need not wait for the disk.
+        drop(slot);
         tracing::info!(
             module = self.module.name,
             engine = self.engine.description.engine,
@@ -194,7 +302,9 @@ impl Job<'_> {
 
     async fn run(&self, staged: &Staged) -> Result<Compiled> {
         let cgroup = CompileCgroup::prepare(self.bounds)?;
-        let _slot: Slot = blocking(Slot::take).await?;
+        if let Some(command) = cgroup.bound() {
+            self.set_bounds(command).await?;
+        }
         let request = CompileRequest {
             protocol: PROTOCOL,
             name: self.module.name.clone(),
@@ -208,7 +318,7 @@ impl Job<'_> {
         })?;
         let module = descriptor(&self.module.file)?;
         rewind(&module)?;
-        let mut command = cgroup.command(&self.engine.compiler);
+        let mut command = cgroup.command(&self.engine.compiler, self.limit);
         command
             .arg("compile")
             .arg(request)
@@ -220,29 +330,55 @@ impl Job<'_> {
                 child_fd: fd::COMPILE_OUTPUT,
             }])
             .map_err(|error| self.broken(error.to_string()))?;
+        // On the main thread, as everything of this process that is asynchronous: the helper ends when
+        // the thread does that started it (prctl(2), PR_SET_PDEATHSIG).
         let output = program::output_within(command, self.reaper, self.limit).await;
         self.judge(output, &cgroup)
+    }
+
+    async fn set_bounds(&self, mut command: Command) -> Result<()> {
+        let program = PathBuf::from(command.get_program());
+        let failed = |what| Error::Program {
+            program: program.clone(),
+            what,
+        };
+        command
+            .env_clear()
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped());
+        let output = program::output_within(command, self.reaper, SYSTEMD_TIMEOUT)
+            .await
+            .map_err(|error| failed(error.to_string()))?;
+        if output.status == 0 {
+            return Ok(());
+        }
+        Err(failed(format!(
+            "cannot set the bounds of the node's compile slice, status {}: {}",
+            output.status,
+            output.stderr_line()
+        )))
     }
 
     fn judge(&self, output: io::Result<Output>, cgroup: &CompileCgroup) -> Result<Compiled> {
         let output = match output {
             Ok(output) => output,
-            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                return Err(Error::CompileBound {
-                    module: self.module.name.clone(),
-                    bound: format!("took longer than {} s", self.limit.as_secs()),
-                    key: "CompileTimeoutSeconds",
-                });
-            }
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => return Err(self.out_of_time()),
             Err(error) => return Err(self.broken(error.to_string())),
         };
         if output.stdout.is_empty() {
             if cgroup.killed_for_memory(output.status) {
                 return Err(Error::CompileBound {
                     module: self.module.name.clone(),
-                    bound: format!("needs more than {} bytes of memory", cgroup.memory_bytes()),
+                    bound: format!(
+                        "needs more than {} bytes of memory together with all that compiles on this \
+                         node at the same time",
+                        cgroup.memory_bytes()
+                    ),
                     key: "CompileMemoryBytes",
                 });
+            }
+            if cgroup.ended_for_time(output.status) {
+                return Err(self.out_of_time());
             }
             let line = output.stderr_line();
             return Err(self.broken(format!("ended with status {}: {line}", output.status)));
@@ -255,6 +391,14 @@ impl Job<'_> {
                 program: format!("compiling {}", self.module.name),
                 failure,
             }),
+        }
+    }
+
+    fn out_of_time(&self) -> Error {
+        Error::CompileBound {
+            module: self.module.name.clone(),
+            bound: format!("took longer than {} s", self.limit.as_secs()),
+            key: "CompileTimeoutSeconds",
         }
     }
 
@@ -296,4 +440,135 @@ pub(crate) async fn blocking<T: Send + 'static>(
             what: "finish a task".to_owned(),
             source: io::Error::other(error),
         })?
+}
+
+#[cfg(test)]
+mod tests {
+    use wasmlet_protocol::GuestKind;
+
+    use super::super::compile_cgroup::tests::slots;
+    use super::*;
+
+    /// A cache, a module that is not in it, and a queue with one place.
+    struct Node {
+        _folder: tempfile::TempDir,
+        cache: Arc<Cache>,
+        key: Key,
+        queue: Queue,
+    }
+
+    fn node(patience: Duration) -> Node {
+        let folder = tempfile::tempdir().expect("a folder");
+        let cache = Cache::open(wasmlet_cache::Options {
+            dir: folder.path().join("cache"),
+            run_dir: folder.path().join("run"),
+            ..wasmlet_cache::Options::default()
+        })
+        .expect("a new cache");
+        let digest = "ab".repeat(32).parse().expect("a digest");
+        Node {
+            cache: Arc::new(cache),
+            key: Key::new(&digest, "engine", "compatibility", "build", "default"),
+            queue: Queue {
+                slots: slots(folder.path(), 1),
+                patience,
+            },
+            _folder: folder,
+        }
+    }
+
+    fn run<T>(future: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .expect("a runtime")
+            .block_on(future)
+    }
+
+    const LONG: Duration = Duration::from_secs(60);
+    const SHORT: Duration = Duration::from_millis(30);
+
+    #[test]
+    fn without_a_free_place_a_wait_ends_with_what_to_do_and_leaves_the_module_to_others() {
+        let node = node(SHORT);
+        let _taken = node.queue.slots.try_take().expect("works").expect("free");
+        let error = run(node.queue.turn(&node.cache, node.key, "/a.wasm")).expect_err("no place");
+        let text = error.to_string();
+        assert!(
+            text.starts_with("compiling /a.wasm did not begin within 0 s"),
+            "{text}"
+        );
+        assert!(
+            text.contains("all 1 places") && text.contains("CompileCpus"),
+            "{text}"
+        );
+        let lock = node.cache.try_lock(&node.key).expect("works");
+        assert!(lock.is_some(), "the module's lock is free");
+    }
+
+    #[test]
+    fn a_module_that_somebody_compiles_is_waited_for_without_a_place() {
+        let node = node(SHORT);
+        let _compiles = node
+            .cache
+            .try_lock(&node.key)
+            .expect("works")
+            .expect("free");
+        let error = run(node.queue.turn(&node.cache, node.key, "/a.wasm")).expect_err("locked");
+        assert!(
+            error.to_string().contains("CompileTimeoutSeconds"),
+            "{error}"
+        );
+        let slot = node.queue.slots.try_take().expect("works");
+        assert!(slot.is_some(), "the place is free");
+    }
+
+    #[test]
+    fn a_place_that_becomes_free_is_taken() {
+        let node = node(LONG);
+        let taken = node.queue.slots.try_take().expect("works").expect("free");
+        let turn = run(async {
+            let wait = node.queue.turn(&node.cache, node.key, "/a.wasm");
+            let free = async move {
+                tokio::task::yield_now().await;
+                drop(taken);
+            };
+            tokio::join!(wait, free).0
+        });
+        assert!(matches!(turn, Ok(Turn::Ours(..))), "{turn:?}");
+        assert!(node.queue.slots.try_take().expect("works").is_none());
+    }
+
+    #[test]
+    fn what_somebody_else_compiled_is_used_although_no_place_is_free() {
+        let node = node(LONG);
+        let _taken = node.queue.slots.try_take().expect("works").expect("free");
+        let lock = node
+            .cache
+            .try_lock(&node.key)
+            .expect("works")
+            .expect("free");
+        let staged = node.cache.stage().expect("an empty file");
+        io::Write::write_all(&mut staged.file(), b"artifact").expect("there is room");
+        let compiled = Compiled {
+            kind: GuestKind::Module,
+            exports: Vec::new(),
+            wants_listener: false,
+            min_memory: 0,
+            peak_memory: 0,
+            millis: 0,
+        };
+        let turn = run(async {
+            let wait = node.queue.turn(&node.cache, node.key, "/a.wasm");
+            let publish = async {
+                tokio::task::yield_now().await;
+                node.cache
+                    .publish(&lock, staged, compiled)
+                    .expect("published");
+                drop(lock);
+            };
+            tokio::join!(wait, publish).0
+        });
+        assert!(matches!(turn, Ok(Turn::Done(_))), "{turn:?}");
+    }
 }
