@@ -74,13 +74,6 @@ impl Version {
     pub fn config_schema(&self) -> u32 {
         if self.name.starts_with("1.") { 2 } else { 3 }
     }
-
-    /// Whether it runs a shim's `start` and `delete` for the sandbox of a pod only: since 2.3.
-    pub fn calls_shims_for_sandboxes_only(&self) -> bool {
-        !["1.", "2.0.", "2.1.", "2.2."]
-            .iter()
-            .any(|older| self.name.starts_with(older))
-    }
 }
 
 /// Folder of downloaded and built programs, outside the clone.
