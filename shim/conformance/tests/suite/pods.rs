@@ -39,8 +39,8 @@ pub(crate) const CASES: &[Case] = &[
         a_pod_whose_shim_is_killed,
     )
     .except(
-        |runtime, version| runtime == Runtime::Runc && version.calls_shims_for_sandboxes_only(),
-        "containerd from 2.3 on cleans up after runc's shim for the sandbox only",
+        |runtime, version| runtime == Runtime::Runc && version.config_schema() == 3,
+        "containerd 2.x cleans up after runc's shim for the sandbox only",
     ),
     Case::wasm(
         "a_sidecar_that_sees_the_guest_cannot_touch_it",
