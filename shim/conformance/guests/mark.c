@@ -1,5 +1,6 @@
 /* A hook: appends a line to the file in its first argument, with the stage in its second, the status
-   of the container that it is told on stdin, and whether it runs inside the container. Linux only. */
+   of the container that it is told on stdin, and whether it runs inside the container. A third argument
+   is milliseconds to take for it. Linux only. */
 #include "guest.h"
 #include <fcntl.h>
 #include <unistd.h>
@@ -22,6 +23,8 @@ int main(int argc, char **argv) {
         length += count;
     char status[32];
     status_of(state, status, sizeof status);
+    if (argc > 3)
+        usleep(1000 * atoi(argv[3]));
     int file = open(argv[1], O_WRONLY | O_CREAT | O_APPEND, 0644);
     if (file < 0)
         return 3;

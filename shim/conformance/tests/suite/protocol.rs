@@ -260,20 +260,37 @@ fn delete_of_nothing_succeeds(ctx: &Ctx) {
     assert_eq!(reply.exit_status, 137);
 }
 
+/// Where a caller that mounts the root file system itself has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// `rootfs` in the bundle.
+    InTheBundle,
+    /// Somewhere else, named by an absolute path, as Docker does.
+    Elsewhere,
+}
+
 /// A bundle whose root file system is a mount of the caller's.
-fn bundle_with_root<'a>(ctx: &'a Ctx, name: &str) -> (Bundle<'a>, Tmpfs) {
+fn bundle_with_root<'a>(ctx: &'a Ctx, name: &str, place: Place) -> (Bundle<'a>, Tmpfs) {
     let target = ctx.runtime().target();
     let program = match target {
         Target::Linux => "guest",
         _ => "guest.wasm",
     };
-    let spec = SpecBuilder::new([format!("/{program}")]).cgroup(&format!(
+    let mut spec = SpecBuilder::new([format!("/{program}")]).cgroup(&format!(
         "{}/{}",
         ctx.node().cgroup(),
         ctx.id(name)
     ));
+    let temp = ctx.node().base().join("temp");
+    let root = match place {
+        Place::InTheBundle => temp.join(ctx.id(name)).join("rootfs"),
+        Place::Elsewhere => {
+            let root = temp.join(ctx.id(&format!("{name}-root")));
+            spec = spec.set("/root/path", serde_json::json!(root));
+            root
+        }
+    };
     let bundle = Bundle::new(ctx, name, &spec);
-    let root = bundle.path.join("rootfs");
     fs::create_dir(&root).expect("a folder can be made");
     let root = Tmpfs::on(root, "size=16m,mode=755");
     let bytes = Guests::shared().bytes("sleep", target).expect("compiled");
@@ -323,18 +340,33 @@ fn is_mounted(root: &Tmpfs) {
 }
 
 fn a_root_that_the_caller_mounted(ctx: &Ctx) {
-    let (bundle, root) = bundle_with_root(ctx, "deleted");
+    for (name, place) in [("in", Place::InTheBundle), ("else", Place::Elsewhere)] {
+        stays_after_delete(ctx, &format!("{name}-deleted"), place);
+        stays_after_a_killed_shim(ctx, &format!("{name}-killed"), place);
+    }
+}
+
+fn stays_after_delete(ctx: &Ctx, name: &str, place: Place) {
+    let (bundle, root) = bundle_with_root(ctx, name, place);
     let address = text(&bundle.run("start", b""));
     let raw = Raw::connect(&address, &bundle.id, Service::V2);
     start_in(&bundle, &raw);
     raw.kill(&bundle.id, "", 9).expect("killed");
     raw.wait(&bundle.id, "").expect("ended");
     raw.delete(&bundle.id, "").expect("deleted");
-    bundle.shut_down(&address, Service::V2);
-    text(&bundle.run("delete", b""));
     is_mounted(&root);
+    bundle.shut_down(&address, Service::V2);
+    is_mounted(&root);
+    if place == Place::Elsewhere {
+        // What then is in the bundle nobody can know any more.
+        let output = bundle.run("delete", b"");
+        assert!(output.status.success(), "{output:?}");
+        is_mounted(&root);
+    }
+}
 
-    let (bundle, root) = bundle_with_root(ctx, "killed");
+fn stays_after_a_killed_shim(ctx: &Ctx, name: &str, place: Place) {
+    let (bundle, root) = bundle_with_root(ctx, name, place);
     let address = text(&bundle.run("start", b""));
     let raw = Raw::connect(&address, &bundle.id, Service::V2);
     let init = start_in(&bundle, &raw);
