@@ -525,9 +525,8 @@ proptest! {
 #[test]
 fn a_search_path_of_any_length_costs_little() {
     let root = Root::new().file("/bin/tool", PROGRAM);
-    let resolve = |path: &str, cwd: &str| {
-        resolve(&root.path(), "tool", Some(path), cwd, &Limits::default())
-    };
+    let resolve =
+        |path: &str, cwd: &str| resolve(&root.path(), "tool", Some(path), cwd, &Limits::default());
     let long = format!("{}/bin", ":".repeat(1 << 20));
     for (path, cwd) in [(long.as_str(), "/"), ("/bin", "/a".repeat(4096).as_str())] {
         let error = resolve(path, cwd).expect_err("too long");

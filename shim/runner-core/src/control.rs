@@ -3,12 +3,13 @@
 use libcgroups::common::{CgroupManager, ControllerOpt, FreezerState};
 use libcontainer::container::{Container, ContainerStatus};
 use libcontainer::hooks::run_hooks;
+use libcontainer::notify_socket::NotifySocket;
 use libcontainer::process::intel_rdt::cleanup_intel_rdt;
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{Hook, Hooks, LinuxResources};
 use wasmlet_protocol::{ContainerRef, ControlReply};
 
 use crate::failure::{Error, chain};
-use crate::state::{Folders, Saved, remove_folders, stop_all};
+use crate::state::{Folders, Saved, guest_runs, remove_folders, stop_all};
 
 /// A verb for a container that exists.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,7 +29,7 @@ pub(crate) enum Verb {
 /// Does it.
 pub(crate) fn run(verb: &Verb, container: &ContainerRef) -> ControlReply {
     let result = Folders::new(container).and_then(|folders| match verb {
-        Verb::Start => start(&folders).map(nothing_to_warn_of),
+        Verb::Start => start(&folders),
         Verb::Delete => delete(&folders),
         Verb::Pause => freeze(&folders, FreezerState::Frozen, "pause").map(nothing_to_warn_of),
         Verb::Resume => freeze(&folders, FreezerState::Thawed, "resume").map(nothing_to_warn_of),
@@ -54,17 +55,30 @@ fn load(folders: &Folders) -> Result<Container, Error> {
     })
 }
 
-fn start(folders: &Folders) -> Result<(), Error> {
-    let mut container = load(folders)?;
+/// Not libcontainer's own start: that runs the poststart hooks before the startContainer hooks are done,
+/// and ends at the first that fails. Tells of those that failed.
+fn start(folders: &Folders) -> Result<Vec<String>, Error> {
+    let container = load(folders)?;
     if !container.can_start() {
         return Err(Error::Status {
             status: container.status().to_string().to_lowercase(),
         });
     }
-    container.start().map_err(|e| Error::Control {
+    let failed = |error: &dyn std::error::Error| Error::Control {
         verb: "start",
-        detail: chain(&e),
-    })
+        detail: chain(error),
+    };
+    NotifySocket::new(folders.state.join("notify.sock"))
+        .notify_container_start()
+        .map_err(|e| failed(&e))?;
+    guest_runs(folders).map_err(|e| failed(&e))?;
+    let saved = folders.saved();
+    Ok(run_each(
+        "poststart",
+        &saved,
+        ContainerStatus::Running,
+        |hooks| hooks.poststart().as_deref(),
+    ))
 }
 
 /// Not libcontainer's own delete: that gives up on a container whose creation was cut short. Tells of
@@ -84,29 +98,32 @@ fn delete(folders: &Folders) -> Result<Vec<String>, Error> {
             detail: chain(&e),
         })?;
     }
-    let warnings = poststop(&saved);
+    let warnings = run_each("poststop", &saved, ContainerStatus::Stopped, |hooks| {
+        hooks.poststop().as_deref()
+    });
     remove_folders(folders)?;
     Ok(warnings)
 }
 
-/// Runs the poststop hooks, each whatever became of the one before, and gives a sentence for each
+/// Runs each of a container's hooks, whatever became of the one before, and gives a sentence for each
 /// that failed.
 ///
-/// The specification wants them after the container is gone, and wants the runtime to log a failure
-/// and to go on as if the hook had succeeded.
-fn poststop(saved: &Saved) -> Vec<String> {
+/// The specification wants the runtime to log the failure of a hook that comes after the fact, and to
+/// go on as if it had succeeded.
+fn run_each(
+    kind: &str,
+    saved: &Saved,
+    status: ContainerStatus,
+    of: fn(&Hooks) -> Option<&[Hook]>,
+) -> Vec<String> {
     let (Some(state), Some(config)) = (&saved.state, &saved.config) else {
         return Vec::new();
     };
     let mut state = state.clone();
-    state.status = ContainerStatus::Stopped;
-    let hooks = config
-        .hooks
-        .as_ref()
-        .and_then(|hooks| hooks.poststop().as_ref());
+    state.status = status;
+    let hooks = config.hooks.as_ref().and_then(of).unwrap_or_default();
     hooks
-        .into_iter()
-        .flatten()
+        .iter()
         // One at a time: libcontainer stops at the first of a list that fails.
         .filter_map(|hook| {
             let one = vec![hook.clone()];
@@ -114,7 +131,7 @@ fn poststop(saved: &Saved) -> Vec<String> {
                 .err()
                 .map(|error| {
                     format!(
-                        "the poststop hook {}: {}",
+                        "the {kind} hook {}: {}",
                         hook.path().display(),
                         chain(&error)
                     )

@@ -127,12 +127,31 @@ impl Lock {
 }
 
 fn flock(file: &File) -> io::Result<()> {
+    flock_with(file, libc::LOCK_EX | libc::LOCK_NB)
+}
+
+fn flock_with(file: &File, operation: libc::c_int) -> io::Result<()> {
     // SAFETY: the descriptor is that of a live file.
-    let result = unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) };
+    let result = unsafe { libc::flock(file.as_raw_fd(), operation) };
     if result == 0 {
         Ok(())
     } else {
         Err(io::Error::last_os_error())
+    }
+}
+
+/// Waits until the guest runs, or until nobody is left to run it. As long as the startContainer hooks take,
+/// which have timeouts of their own.
+///
+/// # Errors
+/// When there is no lock to wait for.
+pub(crate) fn guest_runs(folders: &Folders) -> io::Result<()> {
+    let file = OpenOptions::new().write(true).open(&folders.lock)?;
+    loop {
+        match flock_with(&file, libc::LOCK_EX) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
     }
 }
 

@@ -27,6 +27,10 @@ pub(crate) const CASES: &[Case] = &[
         a_module_that_does_not_accept,
     ),
     Case::wasm("a_port_below_1024_is_roots", a_port_below_1024_is_roots),
+    Case::wasm(
+        "a_listening_guests_first_call_may_be_a_write",
+        a_first_call_may_be_a_write,
+    ),
 ];
 
 /// The annotation.
@@ -174,4 +178,13 @@ fn a_port_below_1024_is_roots(ctx: &Ctx) {
     assert_eq!(listening(task.pid), ["00000000:0050"]);
     assert_eq!(answer(&network, local(80)), "served\n");
     ends_well(&task);
+}
+
+fn a_first_call_may_be_a_write(ctx: &Ctx) {
+    let exit = ctx.run("t", "serve_mutely", TaskOptions::default());
+    assert_eq!(
+        (exit.code, exit.stdout.as_str()),
+        (0, "first words\n"),
+        "the code is the number of the write's error: {exit:?}"
+    );
 }

@@ -53,6 +53,9 @@ pub(crate) async fn drive(
                 error = crate::chain(&error),
                 "create failed"
             );
+            if answer.is_closed() {
+                seat.abandon();
+            }
             drop(queue);
             drop(seat);
             drop(answer.send(Err(error)));
@@ -150,6 +153,9 @@ impl Driver {
                     let (result, after) = self.handle(operation).await;
                     self.show();
                     if after == After::Gone {
+                        if answer.is_closed() {
+                            seat.abandon();
+                        }
                         // Whoever waits in the queue learns that the container is gone.
                         drop(queue);
                         drop(seat);

@@ -66,6 +66,14 @@ pub(crate) struct Seat {
     id: String,
 }
 
+impl Seat {
+    /// The caller of the call that ends the container has given up. containerd may then take the shim for
+    /// dead and never ask it to end; an empty one that nobody knows of must not stay.
+    pub(crate) fn abandon(&self) {
+        self.seats.ending.ask(Occupancy::Occupied);
+    }
+}
+
 impl Drop for Seat {
     fn drop(&mut self) {
         let occupancy = {

@@ -254,7 +254,7 @@ fn output(
     }
     let path = output_path(stream, uri)?;
     if !is_fifo(&path) {
-        return append(stream, &path).map(OwnedFd::from);
+        return append(stream, uri, &path).map(OwnedFd::from);
     }
     let (keep, writer) = fifo::open_output(stream, &path)?;
     owner.own(stream, &writer)?;
@@ -262,13 +262,16 @@ fn output(
     Ok(writer.into())
 }
 
-fn append(stream: &'static str, path: &Path) -> Result<File, StdioError> {
+/// Opens a file to append to. One that `file://` names is made; a bare path is a FIFO's, and where that
+/// was, its owner has given up.
+fn append(stream: &'static str, uri: &str, path: &Path) -> Result<File, StdioError> {
+    let is_wanted = uri.starts_with("file://");
     let open = || -> io::Result<File> {
-        if let Some(folder) = path.parent() {
+        if let Some(folder) = path.parent().filter(|_| is_wanted) {
             std::fs::create_dir_all(folder)?;
         }
         OpenOptions::new()
-            .create(true)
+            .create(is_wanted)
             .append(true)
             .mode(0o640)
             .open(path)

@@ -161,7 +161,7 @@ impl Terminal {
                 Some(if is_fifo(&path) {
                     Sink::Pipe(open_fifo("stdout", &path, what.owner)?)
                 } else {
-                    Sink::File(append("stdout", &path)?)
+                    Sink::File(append("stdout", uri, &path)?)
                 })
             }
         };

@@ -15,7 +15,8 @@ use std::net::Shutdown;
 use std::os::fd::{AsRawFd, RawFd};
 
 use wasmlet_runner_core::{Connection, Listener, Wait};
-use wasmtime::{Caller, Extern, Linker, Module};
+use wasmtime::{AsContextMut, Caller, Extern, Linker, Module};
+use wasmtime_wasi::p1::wasi_snapshot_preview1::WasiSnapshotPreview1;
 use wasmtime_wasi::p1::{WasiP1Ctx, wasi_snapshot_preview1 as wasi};
 use wiggle::GuestMemory;
 
@@ -227,10 +228,16 @@ pub(super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> 
     Ok(())
 }
 
-/// The guest's memory and the state, both at once.
+/// The guest's memory and the state, both at once, ready for calls of WASI.
 fn split<'a>(caller: &'a mut Caller<'_, State>) -> wasmtime::Result<(&'a mut [u8], &'a mut State)> {
+    // What one call may have Wasmtime allocate; its own linker hands this out anew for each call, too.
+    let fuel = caller.as_context_mut().hostcall_fuel();
     match caller.get_export("memory") {
-        Some(Extern::Memory(memory)) => Ok(memory.data_and_store_mut(caller)),
+        Some(Extern::Memory(memory)) => {
+            let (memory, state) = memory.data_and_store_mut(caller);
+            state.wasi.set_hostcall_fuel(fuel);
+            Ok((memory, state))
+        }
         _ => Err(wasmtime::Error::msg(
             "the module exports no memory, which WASI needs",
         )),
