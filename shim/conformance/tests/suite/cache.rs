@@ -78,7 +78,9 @@ fn short_compile() -> NodeOptions {
 
 fn small_compile() -> NodeOptions {
     NodeOptions {
-        handler_settings: format!("CompileMemoryBytes = {}\n", 24 << 20),
+        // Room for the helper's program, which otherwise is read from the disk again and again, and not
+        // for the module.
+        handler_settings: format!("CompileMemoryBytes = {}\n", 48 << 20),
         ..NodeOptions::default()
     }
 }
@@ -263,13 +265,18 @@ fn an_unsafe_folder_is_refused(ctx: &Ctx) {
 
 /// A module whose compilation takes a while.
 pub(crate) fn large(name: &str, functions: usize) -> Image {
+    arithmetic(name, functions, 60)
+}
+
+/// A module with functions of so many steps each.
+fn arithmetic(name: &str, functions: usize, steps: usize) -> Image {
     let mut text =
         String::from("(module (memory (export \"memory\") 1) (func (export \"_start\"))\n");
     for number in 0..functions {
         text.push_str(&format!(
             "(func (param i64 i64) (result i64) (local i64) i64.const {number}\n"
         ));
-        for step in 0..60 {
+        for step in 0..steps {
             text.push_str(&format!(
                 "local.get 0 i64.mul local.tee 2 local.get 1 i64.const {step} i64.xor i64.add \
                  local.get 2 i64.popcnt i64.sub\n"
@@ -348,11 +355,12 @@ fn a_compile_has_its_time(ctx: &Ctx) {
 }
 
 fn a_compile_has_its_memory(ctx: &Ctx) {
-    let image = large("large-memory", 6000);
+    // A compiler holds all of a function in memory.
+    let image = arithmetic("large-memory", 2, 60_000);
     let refused = ctx
         .try_task("t", &image, TaskOptions::default(), |spec| spec)
         .err()
-        .expect("24 MiB are not enough");
+        .expect("48 MiB are not enough");
     assert!(
         refused.message().contains("CompileMemoryBytes"),
         "{refused}"

@@ -4,7 +4,9 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-use wasmlet_conformance::{Ctx, LONG, NAMESPACE, SHORT, TaskOptions, Tmpfs, eventually, proc};
+use wasmlet_conformance::{
+    Ctx, LONG, NAMESPACE, SHORT, Task, TaskOptions, Tmpfs, eventually, proc,
+};
 
 use crate::case::Case;
 
@@ -31,7 +33,8 @@ pub(crate) const CASES: &[Case] = &[
         "stdin_takes_more_than_a_pipe_holds",
         stdin_takes_more_than_a_pipe_holds,
     ),
-    Case::all("a_file_takes_the_output", a_file_takes_the_output),
+    // Not on runc's shim: it copies, and sometimes loses what a guest wrote that ended at once.
+    Case::ours("a_file_takes_the_output", a_file_takes_the_output),
     Case::all("a_logger_takes_the_output", a_logger_takes_the_output),
     Case::all(
         "a_logger_takes_the_output_of_a_terminal",
@@ -186,17 +189,18 @@ fn temp(ctx: &Ctx, name: &str) -> PathBuf {
     ctx.node().base().join("temp").join(ctx.id(name))
 }
 
-fn run_into(ctx: &Ctx, uri: String) {
+/// A guest that has ended with its output there, and is yet to be deleted.
+fn ended_into(ctx: &Ctx, uri: String) -> Task<'_> {
     let task = ctx.task("t", "hello", TaskOptions::default().log(uri));
     task.start().expect("started");
     assert_eq!(task.wait_code(LONG).expect("ended"), 0);
-    task.delete().expect("deleted");
+    task
 }
 
 fn a_file_takes_the_output(ctx: &Ctx) {
     let file = temp(ctx, "log");
     fs::write(&file, "before\n").expect("written");
-    run_into(ctx, format!("file://{}", file.display()));
+    let task = ended_into(ctx, format!("file://{}", file.display()));
     eventually(
         "both lines are in the file, behind what was there",
         SHORT,
@@ -213,6 +217,7 @@ fn a_file_takes_the_output(ctx: &Ctx) {
             }
         },
     );
+    task.delete().expect("deleted");
 }
 
 /// A logger that writes what it is told and gets into a file, and where it does.
@@ -258,7 +263,7 @@ fn a_logger_takes_a_terminals_output(ctx: &Ctx) {
 
 fn a_logger_takes_the_output(ctx: &Ctx) {
     let (uri, out) = logger(ctx);
-    run_into(ctx, uri);
+    ended_into(ctx, uri).delete().expect("deleted");
     let logged = eventually("the logger ends", SHORT, || {
         fs::read_to_string(&out).map_err(|error| error.to_string())
     });
