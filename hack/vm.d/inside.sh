@@ -123,7 +123,7 @@ scope_gone() { [ "$(unit "$1" ActiveState)" = inactive ]; }
 
 # One container with a cgroup path in systemd's form: wasm or Linux, the names are the same.
 in_a_scope() {
-    local kind=$1 id=$2 guest=$3 group pid
+    local kind=$1 id=$2 guest=$3 group pid metrics
     start "$guest" "$id" --memory-limit $((64 * mebibyte)) --cgroup "system.slice:wasmlet:$id"
     pid=$(pid_of "$id")
     group=$(cgroup_of "$pid")
@@ -134,7 +134,8 @@ in_a_scope() {
     equal "memory.max of $group" "$(cat "$group/memory.max")" $((64 * mebibyte))
     systemctl daemon-reload
     equal "memory.max after systemd's reload" "$(cat "$group/memory.max")" $((64 * mebibyte))
-    ctr tasks metrics "$id" | grep -q '^memory' || fail "no metrics of $id"
+    metrics=$(ctr tasks metrics "$id")
+    grep -q '^memory' <<<"$metrics" || fail "no metrics of $id: $metrics"
     ctr tasks pause "$id"
     equal "cgroup.freeze" "$(cat "$group/cgroup.freeze")" 1
     ctr tasks resume "$id"

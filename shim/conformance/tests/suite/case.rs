@@ -1,6 +1,7 @@
 //! From cases to the trials that the test runner knows.
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -168,14 +169,28 @@ fn run(case: &Case, version: &str, runtime: Runtime) -> Result<Completion, Faile
             Some(MACHINE.write().unwrap_or_else(PoisonError::into_inner)),
         ),
     };
+    if runtime == Runtime::Runc {
+        // Its shim is not what is tested, and loses an event or a line now and then. A case that is wrong
+        // fails twice.
+        let first = AssertUnwindSafe(|| attempt(case, &version, runtime));
+        match std::panic::catch_unwind(first) {
+            Ok(result) => return result.map(|()| Completion::Completed),
+            Err(_) => eprintln!("{} failed on runc's shim: once more", case.name),
+        }
+    }
+    attempt(case, &version, runtime)?;
+    Ok(Completion::Completed)
+}
+
+fn attempt(case: &Case, version: &Version, runtime: Runtime) -> Result<(), Failed> {
     let node = match case.node {
-        NodeKind::Shared => shared(&version)?,
-        NodeKind::Own(options) => Arc::new(Node::start(&version, options())),
+        NodeKind::Shared => shared(version)?,
+        NodeKind::Own(options) => Arc::new(Node::start(version, options())),
     };
     let ctx = Ctx::new(node, runtime);
     (case.run)(&ctx);
     ctx.finish();
-    Ok(Completion::Completed)
+    Ok(())
 }
 
 /// The release, or why nothing can be tested on it here.
