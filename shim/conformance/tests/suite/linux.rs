@@ -96,13 +96,22 @@ fn an_exec_runs_beside_the_init(ctx: &Ctx) {
 }
 
 fn an_exec_reads_stdin(ctx: &Ctx) {
-    let task = ctx.running("t", "sleep", TaskOptions::default());
+    let task = ctx.running("t", "cat", TaskOptions::default().stdin());
+    task.io.open_stdin();
     task.exec("e", &["/guest"], true).expect("added");
     task.start_exec("e").expect("started");
+    task.with_exec_io("e", |io| {
+        io.write(b"for the second\n");
+        io.stdout.wait_for("for the second\n", LONG);
+    });
     task.kill_exec("e", libc::SIGKILL).expect("killed");
     let exit = task.wait_exec("e");
-    assert_eq!((exit.code, exit.stdout.as_str()), (137, "ready\n"));
+    assert_eq!(
+        (exit.code, exit.stdout.as_str()),
+        (137, "ready\nfor the second\n")
+    );
     task.delete_exec("e").expect("deleted");
+    assert_eq!(task.io.stdout.text(), "ready\n", "the init read nothing");
 }
 
 fn an_exec_can_be_killed(ctx: &Ctx) {
@@ -110,6 +119,7 @@ fn an_exec_can_be_killed(ctx: &Ctx) {
     task.exec("e", &["/guest", "children", "2"], false)
         .expect("added");
     task.start_exec("e").expect("started");
+    task.with_exec_io("e", |io| io.stdout.wait_for("ready", LONG));
     task.kill_exec("e", libc::SIGTERM).expect("killed");
     assert_eq!(task.wait_code_of("e"), 143);
     task.delete_exec("e").expect("deleted");
