@@ -142,13 +142,11 @@ fn the_kernels_kill_is_told(ctx: &Ctx) {
     task.start().expect("started");
     let exit = task.wait();
     assert_eq!(exit.code, 137, "{exit:?}");
+    task.delete().expect("deleted");
     if ctx.runtime() == Runtime::Runc {
-        // Its shim tells of the kill beside the exit, and not at all once the task is deleted.
-        ctx.events().wait(&task.id, "oom", SHORT);
-        task.delete().expect("deleted");
+        // Its shim tells of the kill beside the exit, behind it, or not at all.
         return;
     }
-    task.delete().expect("deleted");
     task.assert_topics(&["create", "start", "oom", "exit", "delete"]);
 }
 
