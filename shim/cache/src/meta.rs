@@ -108,6 +108,7 @@ mod tests {
                 kind: GuestKind::Component,
                 exports,
                 wants_listener: true,
+                needs: wasmlet_protocol::Needs::default(),
                 min_memory: 65536,
                 peak_memory: 1 << 30,
                 millis: 12,

@@ -278,6 +278,7 @@ mod tests {
             kind: GuestKind::Module,
             exports: Vec::new(),
             wants_listener: false,
+            needs: wasmlet_protocol::Needs::default(),
             min_memory: 0,
             peak_memory: 0,
             millis: 0,

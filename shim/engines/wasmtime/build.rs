@@ -6,11 +6,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// Folders and files that end up in the programs, from the root of the repository.
-const INPUTS: [&str; 6] = [
+const INPUTS: [&str; 8] = [
     "Cargo.lock",
     "rust-toolchain.toml",
     "shim/protocol",
     "shim/runner-core",
+    "shim/compiler-core",
+    "shim/inspect",
     "shim/engines/wasmtime/Cargo.toml",
     "shim/engines/wasmtime/src",
 ];

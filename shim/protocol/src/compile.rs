@@ -15,6 +15,13 @@ pub struct CompileRequest {
     pub name: String,
     /// Profile to compile for.
     pub profile: String,
+    /// The pod limits the guest's fuel, so the code has to count it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub metered: bool,
+    /// The pod limits the time of a request, so the code of a server has to be one that can be
+    /// interrupted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub interruptible: bool,
     /// `cgroup.procs` files that the helper writes itself into before it reads a byte of the
     /// module, so that the compile is charged to the node's compile cgroup.
     pub cgroup_procs: Vec<std::path::PathBuf>,
@@ -55,12 +62,31 @@ pub struct Compiled {
     pub kind: GuestKind,
     /// Names of the exported functions, for `path#func` and for messages; at most 256 of them.
     pub exports: Vec<String>,
-    /// The module imports `sock_accept`, so it wants a listening socket.
+    /// The guest wants a listening socket: a module that imports `sock_accept`, a component that exports
+    /// `wasi:http/incoming-handler`.
     pub wants_listener: bool,
+    /// What it takes to run it, for the choice of an engine.
+    #[serde(default)]
+    pub needs: Needs,
     /// Minimum linear memory in bytes, all memories together.
     pub min_memory: u64,
     /// Highest resident memory of the helper in bytes.
     pub peak_memory: u64,
     /// Time the compilation took, in milliseconds.
     pub millis: u64,
+}
+
+/// What an engine must have to run a guest, as read from the guest alone.
+///
+/// Names are those of [`crate::interface`] and [`crate::proposal`]; lists are sorted and have every
+/// name once.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Needs {
+    /// Interfaces whose functions it imports (or, of `wasi-http`, exports).
+    pub interfaces: Vec<String>,
+    /// Imports that belong to no interface we know, written `module.name`; at most 32.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unknown: Vec<String>,
+    /// Proposals of WebAssembly without which it is not valid.
+    pub proposals: Vec<String>,
 }

@@ -50,6 +50,16 @@ pub struct CreateRequest {
     pub profile: String,
     /// Cap on the guest's linear memory in bytes, all memories together.
     pub max_memory: Option<u64>,
+    /// Fuel the guest may use, in the engine's own units (about one an instruction). The artifact was
+    /// compiled with metering then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fuel: Option<u64>,
+    /// Wall-clock limit of a run, or of one request to a component that serves, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_millis: Option<u64>,
+    /// Size of the guest's stack in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_stack: Option<u64>,
     /// Address to bind in the pod's network namespace before the guest starts.
     pub listen: Option<SocketAddr>,
 }
@@ -70,6 +80,15 @@ pub enum CreateReply {
     },
     /// Nothing is left of the container.
     Failed(Failure),
+}
+
+/// Limits of a running guest that can be moved: JSON in the last argument of `update`.
+///
+/// Missing where only the cgroup's limits change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestLimits {
+    /// The new cap on linear memory in bytes; none lifts it.
+    pub max_memory: Option<u64>,
 }
 
 /// A runner's answer to `delete`, `pause`, `resume` and `update`: one JSON document on stdout.

@@ -17,6 +17,9 @@ pub struct Description {
     pub build_id: String,
     /// Kinds of guest it can run.
     pub runs: Vec<GuestKind>,
+    /// Interfaces whose functions it gives to guests: names of [`crate::interface`].
+    #[serde(default)]
+    pub interfaces: Vec<String>,
     /// Options it can honour. What is not listed is refused at Create, never ignored.
     pub options: Vec<GuestOption>,
     /// Profiles it has, each with what its artifacts are compatible with.
@@ -52,6 +55,10 @@ pub struct ProfileKey {
     /// Hash over everything that decides whether an artifact compiled with this profile loads:
     /// engine version, its settings, the CPU features of this node. Hexadecimal.
     pub compatibility: String,
+    /// Proposals of WebAssembly that it takes: names of [`crate::proposal`]. A guest that needs another
+    /// one is refused before it is compiled.
+    #[serde(default)]
+    pub proposals: Vec<String>,
 }
 
 /// An option of a wasm container, by its annotation key below `wasmlet.dev/`.
@@ -81,6 +88,7 @@ mod tests {
             version: String::new(),
             build_id: String::new(),
             runs: Vec::new(),
+            interfaces: Vec::new(),
             options: Vec::new(),
             profiles: Vec::new(),
             memory_reserve,

@@ -20,9 +20,13 @@ mod create;
 mod describe;
 mod exit;
 pub mod fd;
+pub mod interface;
+pub mod proposal;
 
-pub use compile::{CompileReport, CompileRequest, Compiled, GuestKind};
-pub use create::{ContainerRef, ControlReply, CreateReply, CreateRequest, Failure, FailureReason};
+pub use compile::{CompileReport, CompileRequest, Compiled, GuestKind, Needs};
+pub use create::{
+    ContainerRef, ControlReply, CreateReply, CreateRequest, Failure, FailureReason, GuestLimits,
+};
 pub use describe::{Description, GuestOption, ProfileKey};
 pub use exit::ExitCode;
 

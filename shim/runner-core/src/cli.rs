@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use oci_spec::runtime::LinuxResources;
 use serde::de::DeserializeOwned;
-use wasmlet_protocol::ContainerRef;
+use wasmlet_protocol::{ContainerRef, GuestLimits};
 
 use crate::control::{self, Verb};
 use crate::create;
@@ -99,7 +99,13 @@ fn parse(arguments: &[String]) -> Result<Command, UsageError> {
         ["update", c, resources] => {
             let container = container(c)?;
             let resources: LinuxResources = json("RESOURCES", resources)?;
-            Command::Control(Verb::Update(Box::new(resources)), container)
+            Command::Control(Verb::Update(Box::new(resources), None), container)
+        }
+        ["update", c, resources, limits] => {
+            let container = container(c)?;
+            let resources: LinuxResources = json("RESOURCES", resources)?;
+            let limits: GuestLimits = json("LIMITS", limits)?;
+            Command::Control(Verb::Update(Box::new(resources), Some(limits)), container)
         }
         _ => return Err(UsageError::Usage(name.to_owned())),
     })
@@ -131,11 +137,16 @@ mod tests {
             good(&["r", "pause", one]),
             Command::Control(Verb::Pause, container)
         );
-        let Command::Control(Verb::Update(resources), _) =
-            good(&["r", "update", one, r#"{"memory":{"limit":5}}"#])
-        else {
+        let Command::Control(Verb::Update(resources, limits), _) = good(&[
+            "r",
+            "update",
+            one,
+            r#"{"memory":{"limit":5}}"#,
+            r#"{"max_memory":4}"#,
+        ]) else {
             panic!("not an update");
         };
+        assert_eq!(limits.and_then(|limits| limits.max_memory), Some(4));
         assert_eq!(resources.memory().as_ref().and_then(|m| m.limit()), Some(5));
     }
 

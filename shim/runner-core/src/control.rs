@@ -6,9 +6,10 @@ use libcontainer::hooks::run_hooks;
 use libcontainer::notify_socket::NotifySocket;
 use libcontainer::process::intel_rdt::cleanup_intel_rdt;
 use oci_spec::runtime::{Hook, Hooks, LinuxResources};
-use wasmlet_protocol::{ContainerRef, ControlReply};
+use wasmlet_protocol::{ContainerRef, ControlReply, GuestLimits};
 
 use crate::failure::{Error, chain};
+use crate::memory_cap::MemoryCap;
 use crate::state::{Folders, Saved, guest_runs, remove_folders, stop_all};
 
 /// A verb for a container that exists.
@@ -22,8 +23,8 @@ pub(crate) enum Verb {
     Pause,
     /// Thaws the cgroup.
     Resume,
-    /// Changes the limits.
-    Update(Box<LinuxResources>),
+    /// Changes the limits: those of the cgroup, and where they are given those of the guest.
+    Update(Box<LinuxResources>, Option<GuestLimits>),
 }
 
 /// Does it.
@@ -33,7 +34,9 @@ pub(crate) fn run(verb: &Verb, container: &ContainerRef) -> ControlReply {
         Verb::Delete => delete(&folders),
         Verb::Pause => freeze(&folders, FreezerState::Frozen, "pause").map(nothing_to_warn_of),
         Verb::Resume => freeze(&folders, FreezerState::Thawed, "resume").map(nothing_to_warn_of),
-        Verb::Update(resources) => update(&folders, resources).map(nothing_to_warn_of),
+        Verb::Update(resources, limits) => {
+            update(&folders, resources, *limits).map(nothing_to_warn_of)
+        }
     });
     match result {
         Ok(warnings) => ControlReply::Done { warnings },
@@ -147,7 +150,16 @@ fn freeze(folders: &Folders, state: FreezerState, verb: &'static str) -> Result<
     })
 }
 
-fn update(folders: &Folders, resources: &LinuxResources) -> Result<(), Error> {
+/// The cgroup first: a limit that the kernel refuses leaves the guest's as it was.
+fn update(
+    folders: &Folders,
+    resources: &LinuxResources,
+    limits: Option<GuestLimits>,
+) -> Result<(), Error> {
+    let failed = |detail| Error::Control {
+        verb: "update",
+        detail,
+    };
     cgroup(folders)?
         .apply(&ControllerOpt {
             resources,
@@ -155,10 +167,12 @@ fn update(folders: &Folders, resources: &LinuxResources) -> Result<(), Error> {
             oom_score_adj: None,
             freezer_state: None,
         })
-        .map_err(|e| Error::Control {
-            verb: "update",
-            detail: chain(&e),
-        })
+        .map_err(|e| failed(chain(&e)))?;
+    if let Some(limits) = limits {
+        MemoryCap::moved(&folders.memory_cap(), limits.max_memory)
+            .map_err(|e| failed(format!("the cap on linear memory: {e}")))?;
+    }
+    Ok(())
 }
 
 fn cgroup(folders: &Folders) -> Result<libcgroups::common::AnyCgroupManager, Error> {

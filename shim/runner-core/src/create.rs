@@ -6,6 +6,7 @@ use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd};
 use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::Path;
+use std::time::Duration;
 
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::error::LibcontainerError;
@@ -19,6 +20,7 @@ use crate::engine::{Engine, Program};
 use crate::failure::{Error, chain};
 use crate::init::title::Strings;
 use crate::init::{self, Init, Parts, StartHooks};
+use crate::memory_cap::MemoryCap;
 use crate::spec::{Node, Wanted, WasmSpec, rewrite};
 use crate::state::{Folders, Lock, remove_folders, stop_all};
 use crate::{journal, names, rootfs};
@@ -203,6 +205,9 @@ fn build<E: Engine>(
 ) -> Result<i32, Error> {
     let cwd = wasm.cwd.clone();
     let setup = |error: &LibcontainerError| setup(error, &cwd);
+    let cap = folders.memory_cap();
+    let memory = MemoryCap::create(&cap, request.max_memory)
+        .map_err(|source| Error::WriteState { path: cap, source })?;
     let program = Program {
         name: request.name.clone(),
         kind: request.kind,
@@ -210,7 +215,10 @@ fn build<E: Engine>(
         args: request.args.clone(),
         env: wasm.env,
         profile: request.profile.clone(),
-        max_memory: request.max_memory,
+        memory,
+        fuel: request.fuel,
+        timeout: request.timeout_millis.map(Duration::from_millis),
+        max_stack: request.max_stack,
     };
     let init = Init::new(Parts {
         engine,

@@ -9,10 +9,12 @@
 
 use std::fs::File;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use wasmlet_protocol::{CreateRequest, Description, Failure, GuestKind};
 
 use crate::listen::Listener;
+use crate::memory_cap::MemoryCap;
 
 /// A WebAssembly engine without its compiler.
 pub trait Engine: 'static {
@@ -48,7 +50,25 @@ pub trait Guest {
     ///
     /// The process is locked in by now: no executable memory, no `execve`, and of the file system
     /// only what [`Surroundings::preopens`] names.
-    fn run(self, program: &Program, surroundings: Surroundings) -> GuestExit;
+    fn run(self, program: &Program, surroundings: Surroundings) -> End;
+}
+
+/// How a run ended, and what it cost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct End {
+    /// How it ended.
+    pub exit: GuestExit,
+    /// Fuel that the guest used, where the artifact counts it.
+    pub fuel_used: Option<u64>,
+}
+
+impl From<GuestExit> for End {
+    fn from(exit: GuestExit) -> Self {
+        Self {
+            exit,
+            fuel_used: None,
+        }
+    }
 }
 
 /// What shall run, as known at create time.
@@ -66,8 +86,16 @@ pub struct Program {
     pub env: Vec<(String, String)>,
     /// Profile the artifact was compiled with.
     pub profile: String,
-    /// Cap on linear memory in bytes, all memories together.
-    pub max_memory: Option<u64>,
+    /// Cap on linear memory and tables. It can move while the guest runs, so an engine asks it at every
+    /// growth.
+    pub memory: MemoryCap,
+    /// Fuel that the guest may use; the artifact counts it then.
+    pub fuel: Option<u64>,
+    /// Wall-clock limit of one request to a guest that serves. That of a whole run is kept by this crate
+    /// (`deadline`), in host functions too.
+    pub timeout: Option<Duration>,
+    /// Size of the guest's stack in bytes; the engine's own where there is none.
+    pub max_stack: Option<u64>,
 }
 
 /// What the guest may reach, as known when it starts.
@@ -108,7 +136,15 @@ pub enum GuestExit {
     /// It trapped; the reason is one line.
     Trapped(String),
     /// It used up its fuel.
-    OutOfFuel,
+    OutOfFuel {
+        /// What it had.
+        limit: u64,
+    },
+    /// It needs more stack than it may have.
+    StackOverflow {
+        /// Bytes it may have.
+        limit: u64,
+    },
     /// It needs more linear memory at its start than it may have.
     MemoryLimit {
         /// Bytes it needs.
@@ -117,7 +153,10 @@ pub enum GuestExit {
         limit: u64,
     },
     /// It ran into its time limit.
-    Deadline,
+    Deadline {
+        /// The limit.
+        limit: Duration,
+    },
     /// It could not be started; the reason is one line.
     StartFailed(String),
 }

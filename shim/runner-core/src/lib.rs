@@ -14,11 +14,13 @@
 mod cli;
 mod control;
 mod create;
+mod deadline;
 pub mod engine;
 mod failure;
 mod init;
 mod journal;
 mod listen;
+mod memory_cap;
 mod names;
 mod report;
 mod rootfs;
@@ -26,6 +28,7 @@ mod spec;
 mod state;
 
 pub use cli::main;
-pub use engine::{Access, Engine, Guest, GuestExit, Preopen, Program, Surroundings};
+pub use engine::{Access, End, Engine, Guest, GuestExit, Preopen, Program, Surroundings};
 pub use failure::{chain, one_line};
 pub use listen::{Connection, IDLE_CLIENT, Listener, Wait, leave_if_idle};
+pub use memory_cap::{MemoryCap, TABLE_ELEMENT_BYTES};

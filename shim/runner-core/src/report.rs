@@ -4,29 +4,46 @@ use std::io::Write;
 
 use wasmlet_protocol::ExitCode;
 
-use crate::engine::GuestExit;
+use crate::engine::{End, GuestExit};
 use crate::failure::one_line;
 use crate::init::{self, START_FAILED};
 
-/// Says how the guest ended, where its exit code alone would not tell, and gives that code.
-pub(crate) fn exit(name: &str, exit: &GuestExit) -> i32 {
-    if let Some(text) = line(name, exit) {
+/// Says how the guest ended, where its exit code alone would not tell, and what fuel it used, where the
+/// pod limits that; gives the exit code.
+pub(crate) fn exit(name: &str, end: &End, fuel: Option<u64>) -> i32 {
+    let fuel_line = match (fuel, end.fuel_used) {
+        (Some(limit), Some(used)) => fuel_line(name, used, limit),
+        _ => String::new(),
+    };
+    let text = fuel_line + &line(name, &end.exit).unwrap_or_default();
+    if !text.is_empty() {
         say(&text);
     }
-    code(exit)
+    code(&end.exit)
 }
 
-fn line(name: &str, exit: &GuestExit) -> Option<String> {
+fn fuel_line(name: &str, used: u64, limit: u64) -> String {
+    format!("wasmlet: {}: used {used} of {limit} fuel\n", one_line(name))
+}
+
+pub(crate) fn line(name: &str, exit: &GuestExit) -> Option<String> {
     let text = match exit {
         GuestExit::Code(code) if *code > 255 => format!("exit code {code} does not fit, 255 used"),
         GuestExit::Code(_) => return None,
         GuestExit::Trapped(reason) => format!("trapped: {reason}"),
-        GuestExit::OutOfFuel => "out of fuel: raise wasmlet.dev/fuel".to_owned(),
+        GuestExit::OutOfFuel { limit } => {
+            format!("out of fuel, limit {limit}: raise wasmlet.dev/fuel")
+        }
+        GuestExit::StackOverflow { limit } => {
+            format!("stack overflow, limit {limit} bytes: raise wasmlet.dev/max-stack")
+        }
         GuestExit::MemoryLimit { needed, limit } => format!(
             "needs {needed} bytes of linear memory to start, limit {limit}: raise the container's \
              memory limit or wasmlet.dev/memory"
         ),
-        GuestExit::Deadline => "ran into its time limit: raise wasmlet.dev/timeout".to_owned(),
+        GuestExit::Deadline { limit } => {
+            format!("ran into its time limit of {limit:?}: raise wasmlet.dev/timeout")
+        }
         GuestExit::StartFailed(reason) => format!("cannot start: {reason}"),
     };
     Some(format!(
@@ -39,10 +56,10 @@ fn line(name: &str, exit: &GuestExit) -> Option<String> {
 fn code(exit: &GuestExit) -> i32 {
     match exit {
         GuestExit::Code(code) => i32::try_from(*code).map_or(255, |code| code.min(255)),
-        GuestExit::Trapped(_) => ExitCode::Trap.code(),
-        GuestExit::OutOfFuel => ExitCode::OutOfFuel.code(),
+        GuestExit::Trapped(_) | GuestExit::StackOverflow { .. } => ExitCode::Trap.code(),
+        GuestExit::OutOfFuel { .. } => ExitCode::OutOfFuel.code(),
         GuestExit::MemoryLimit { .. } => ExitCode::MemoryLimit.code(),
-        GuestExit::Deadline => ExitCode::Deadline.code(),
+        GuestExit::Deadline { .. } => ExitCode::Deadline.code(),
         GuestExit::StartFailed(_) => ExitCode::StartFailed.code(),
     }
 }
@@ -97,5 +114,32 @@ mod tests {
             "wasmlet: /a b.wasm: trapped: wasm trap: unreachable[0m\n"
         );
         assert_eq!(code(&exit), 121);
+    }
+
+    #[test]
+    fn a_limit_is_told_with_its_value_and_its_key() {
+        for (exit, said, number) in [
+            (
+                GuestExit::OutOfFuel { limit: 500 },
+                "wasmlet: m: out of fuel, limit 500: raise wasmlet.dev/fuel\n",
+                122,
+            ),
+            (
+                GuestExit::StackOverflow { limit: 65536 },
+                "wasmlet: m: stack overflow, limit 65536 bytes: raise wasmlet.dev/max-stack\n",
+                121,
+            ),
+            (
+                GuestExit::Deadline {
+                    limit: std::time::Duration::from_millis(1500),
+                },
+                "wasmlet: m: ran into its time limit of 1.5s: raise wasmlet.dev/timeout\n",
+                124,
+            ),
+        ] {
+            assert_eq!(line("m", &exit).as_deref(), Some(said));
+            assert_eq!(code(&exit), number);
+        }
+        assert_eq!(fuel_line("m", 7, 9), "wasmlet: m: used 7 of 9 fuel\n");
     }
 }

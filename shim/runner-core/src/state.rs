@@ -58,6 +58,12 @@ impl Folders {
         })
     }
 
+    /// The file of the cap on linear memory: in the bundle, which is there before libcontainer makes the
+    /// state's folder.
+    pub(crate) fn memory_cap(&self) -> PathBuf {
+        self.bundle.join("memory-cap")
+    }
+
     /// What libcontainer wrote of itself, as far as it got.
     pub(crate) fn saved(&self) -> Saved {
         Saved {

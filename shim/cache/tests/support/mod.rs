@@ -107,6 +107,7 @@ pub(crate) fn compiled() -> Compiled {
         kind: GuestKind::Module,
         exports: vec!["_start".to_owned(), "run".to_owned()],
         wants_listener: false,
+        needs: wasmlet_protocol::Needs::default(),
         min_memory: 1 << 16,
         peak_memory: 7 << 20,
         millis: 40,

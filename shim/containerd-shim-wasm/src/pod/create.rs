@@ -307,6 +307,9 @@ impl Attempt<'_> {
             profile,
             max_memory,
             listen: listen(&settings, &artifact)?,
+            fuel: None,
+            timeout_millis: None,
+            max_stack: None,
         };
         let (descriptors, mut held) = match console {
             Some(_) => (None, Held::default()),

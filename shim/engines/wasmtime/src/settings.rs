@@ -5,6 +5,7 @@
 use std::fmt::Write as _;
 
 use sha2::{Digest, Sha256};
+use wasmlet_protocol::{GuestKind, proposal};
 use wasmtime::{Config, WasmBacktraceDetails};
 
 /// Version of Wasmtime, which is pinned exactly in the workspace.
@@ -18,22 +19,58 @@ pub const BUILD_ID: &str = concat!(env!("CARGO_PKG_VERSION"), "-", env!("WASMLET
 pub enum Profile {
     /// WebAssembly 3.0 without threads.
     Default,
+    /// The same on every processor and in every run.
+    Deterministic,
+    /// For guests that nobody trusts: WebAssembly 2.0 without vectors, metered and interruptible.
+    Hardened,
 }
 
 impl Profile {
     /// Every profile there is.
-    pub const ALL: [Self; 1] = [Self::Default];
+    pub const ALL: [Self; 3] = [Self::Default, Self::Deterministic, Self::Hardened];
 
     /// The name in the annotation `wasmlet.dev/profile`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Default => "default",
+            Self::Deterministic => "deterministic",
+            Self::Hardened => "hardened",
         }
     }
 
     /// The profile of that name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|profile| profile.name() == name)
+    }
+
+    /// The proposals of WebAssembly that it takes, sorted as in [`proposal::ALL`].
+    pub fn proposals(self) -> Vec<String> {
+        proposal::ALL
+            .into_iter()
+            .filter(|name| match *name {
+                proposal::TAIL_CALL
+                | proposal::EXTENDED_CONST
+                | proposal::MULTI_MEMORY
+                | proposal::COMPONENT_MODEL => true,
+                proposal::SIMD
+                | proposal::RELAXED_SIMD
+                | proposal::MEMORY64
+                | proposal::FUNCTION_REFERENCES
+                | proposal::GC
+                | proposal::EXCEPTIONS => self != Self::Hardened,
+                _ => false,
+            })
+            .map(str::to_owned)
+            .collect()
+    }
+
+    /// Bytes of stack that a guest has whose pod says nothing: Wasmtime's own 512 KiB, and 1 MiB for the
+    /// profile that promises it.
+    pub const fn stack(self) -> u64 {
+        match self {
+            Self::Default | Self::Deterministic => 512 << 10,
+            Self::Hardened => 1 << 20,
+        }
     }
 
     /// Hash over everything that decides whether an artifact loads, hexadecimal.
@@ -59,10 +96,33 @@ impl Profile {
     }
 }
 
-/// Counts the changes of [`Profile::config`].
-const SETTINGS_VERSION: u32 = 1;
+/// Counts the changes of [`Code::config`].
+const SETTINGS_VERSION: u32 = 2;
 
-impl Profile {
+/// Everything that decides about compiled code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Code {
+    /// The set of settings.
+    pub profile: Profile,
+    /// The pod limits the guest's fuel.
+    pub metered: bool,
+    /// The pod limits the time of a request, and this guest serves requests: a component.
+    pub interruptible: bool,
+}
+
+impl Code {
+    /// The code of a guest of that kind.
+    ///
+    /// The time of a run is limited from outside, so a module's code needs nothing for it.
+    pub fn new(profile: Profile, kind: GuestKind, metered: bool, timed: bool) -> Self {
+        let is_hardened = profile == Profile::Hardened;
+        Self {
+            profile,
+            metered: metered || is_hardened,
+            interruptible: is_hardened || (timed && kind == GuestKind::Component),
+        }
+    }
+
     /// The settings that decide about compiled code, and how it is run.
     ///
     /// - Proposals: what Wasmtime has on by default and supports as tier 1, which is WebAssembly
@@ -71,11 +131,27 @@ impl Profile {
     /// - 4 GiB are reserved for each linear memory (the default): less would put bounds checks
     ///   into the code. A reservation costs no memory.
     /// - Instances on demand: one container is one instance, a pool would only reserve.
-    /// - No fuel and no epochs: checks in the code that nobody asked for in this profile.
+    /// - Fuel and epochs are checks in the code: only where the pod or the profile asks for them.
     pub fn config(self) -> Config {
         let mut config = Config::new();
-        match self {
-            Self::Default => {}
+        config
+            .consume_fuel(self.metered)
+            .epoch_interruption(self.interruptible);
+        match self.profile {
+            Profile::Default => {}
+            Profile::Deterministic => {
+                config.relaxed_simd_deterministic(true);
+            }
+            Profile::Hardened => {
+                config
+                    .wasm_simd(false)
+                    // Wasmtime refuses the one without the other.
+                    .wasm_relaxed_simd(false)
+                    .wasm_gc(false)
+                    .wasm_function_references(false)
+                    .wasm_exceptions(false)
+                    .wasm_memory64(false);
+            }
         }
         // By default the environment of the process decides.
         config.wasm_backtrace_details(WasmBacktraceDetails::Disable);
@@ -84,6 +160,7 @@ impl Profile {
             config.strategy(wasmtime::Strategy::Cranelift);
             // Only unwinders outside Wasmtime read it, and there are none in a container.
             config.native_unwind_info(false);
+            config.cranelift_nan_canonicalization(self.profile != Profile::Default);
         }
         config
     }
@@ -223,49 +300,104 @@ mod tests {
         ),
     ];
 
-    /// What the profile `default` takes. A new Wasmtime that changes this list is a decision.
-    const DEFAULT: &str = "\
-mutable-global on
-sign-extension on
-saturating-float-to-int on
-multi-value on
-bulk-memory on
-reference-types on
-simd on
-relaxed-simd on
-tail-call on
-extended-const on
-multi-memory on
-memory64 on
-function-references on
-gc on
-exceptions on
-legacy-exceptions off
-threads off
-stack-switching off
-wide-arithmetic off
-custom-page-sizes off
-component-model on
-component-model-async off
-component-model-error-context off
+    /// What the profiles take: `default`, `deterministic`, `hardened`. A new Wasmtime that changes this
+    /// list is a decision.
+    const GOLDEN: &str = "\
+mutable-global                 on  on  on
+sign-extension                 on  on  on
+saturating-float-to-int        on  on  on
+multi-value                    on  on  on
+bulk-memory                    on  on  on
+reference-types                on  on  on
+simd                           on  on  off
+relaxed-simd                   on  on  off
+tail-call                      on  on  on
+extended-const                 on  on  on
+multi-memory                   on  on  on
+memory64                       on  on  off
+function-references            on  on  off
+gc                             on  on  off
+exceptions                     on  on  off
+legacy-exceptions              off off off
+threads                        off off off
+stack-switching                off off off
+wide-arithmetic                off off off
+custom-page-sizes              off off off
+component-model                on  on  on
+component-model-async          off off off
+component-model-error-context  off off off
 ";
 
+    fn engine(profile: Profile) -> Engine {
+        let code = Code::new(profile, GuestKind::Module, false, false);
+        Engine::new(&code.config()).expect("wasmtime starts")
+    }
+
     #[test]
-    fn the_proposals_of_the_default_profile_are_these() {
-        let engine = Engine::new(&Profile::Default.config()).expect("wasmtime starts");
+    fn the_proposals_of_the_profiles_are_these() {
+        let engines = Profile::ALL.map(engine);
         let mut seen = String::new();
         for (name, text) in PROPOSALS {
             let wasm = wat::parse_str(text).unwrap_or_else(|e| panic!("{name}: {e}"));
-            let on = if text.starts_with("(component") {
-                engine.precompile_component(&wasm).is_ok()
-            } else {
-                engine.precompile_module(&wasm).is_ok()
-            };
-            let _ = writeln!(seen, "{name} {}", if on { "on" } else { "off" });
+            let on = engines.each_ref().map(|engine| {
+                if text.starts_with("(component") {
+                    engine.precompile_component(&wasm).is_ok()
+                } else {
+                    engine.precompile_module(&wasm).is_ok()
+                }
+            });
+            let words = on.map(|on| if on { "on" } else { "off" });
+            let line = format!("{name:<30} {:<3} {:<3} {:<3}", words[0], words[1], words[2]);
+            let _ = writeln!(seen, "{}", line.trim_end());
+            // What the runner says of itself is what its engine does.
+            if proposal::ALL.contains(name) {
+                for (profile, on) in Profile::ALL.into_iter().zip(on) {
+                    let said = profile.proposals().iter().any(|said| said == name);
+                    assert_eq!(said, on, "{name} in the profile {}", profile.name());
+                }
+            }
         }
-        assert_eq!(seen, DEFAULT);
+        assert_eq!(seen, GOLDEN);
         // The bytes above reach Wasmtime's own compiler, so nothing is on by mistake of the text.
-        Component::new(&engine, "(component)").expect_err("the text format is not built in");
+        Component::new(&engine(Profile::Default), "(component)")
+            .expect_err("the text format is not built in");
+    }
+
+    #[test]
+    fn limits_that_need_code_are_in_the_code() {
+        for (profile, metered, timed, kind, wanted) in [
+            (
+                Profile::Default,
+                false,
+                false,
+                GuestKind::Component,
+                (false, false),
+            ),
+            (
+                Profile::Default,
+                true,
+                true,
+                GuestKind::Module,
+                (true, false),
+            ),
+            (
+                Profile::Default,
+                true,
+                true,
+                GuestKind::Component,
+                (true, true),
+            ),
+            (
+                Profile::Hardened,
+                false,
+                false,
+                GuestKind::Module,
+                (true, true),
+            ),
+        ] {
+            let code = Code::new(profile, kind, metered, timed);
+            assert_eq!((code.metered, code.interruptible), wanted);
+        }
     }
 
     #[test]

@@ -36,7 +36,8 @@ use libcontainer::workload::{
 use oci_spec::runtime::{Hook, Spec};
 use wasmlet_protocol::{ExitCode, Failure, FailureReason, fd};
 
-use crate::engine::{Engine, Guest, GuestExit, Program, Surroundings};
+use crate::deadline;
+use crate::engine::{End, Engine, Guest, GuestExit, Program, Surroundings};
 use crate::failure::{chain, one_line};
 use crate::journal;
 use crate::listen::Listener;
@@ -99,14 +100,12 @@ impl<E: Engine> Executor for Init<E> {
     }
 
     fn exec(&self, _: &Spec) -> Result<(), ExecutorError> {
-        let code = match self.0.run() {
-            Ok(exit) => report::exit(&self.0.program.name, &exit),
-            Err(reason) => report::exit(
-                &self.0.program.name,
-                &GuestExit::StartFailed(one_line(&reason)),
-            ),
-        };
-        end(code)
+        let program = &self.0.program;
+        let how = self
+            .0
+            .run()
+            .unwrap_or_else(|reason| GuestExit::StartFailed(one_line(&reason)).into());
+        end(report::exit(&program.name, &how, program.fuel))
     }
 }
 
@@ -150,7 +149,7 @@ impl<E: Engine> Parts<E> {
     }
 
     /// From the start message to the guest's end.
-    fn run(&self) -> Result<GuestExit, String> {
+    fn run(&self) -> Result<End, String> {
         let Ready { guest, listener } = self
             .ready
             .take()
@@ -175,6 +174,11 @@ impl<E: Engine> Parts<E> {
         seccomp::forbid_new_code().map_err(|e| chain(&e))?;
 
         memory::release();
+        // A guest that serves has a limit for each request, which only its engine can keep.
+        if let (Some(limit), None) = (self.program.timeout, &listener) {
+            deadline::set(&self.program.name, limit)
+                .map_err(|e| format!("no timer for wasmlet.dev/timeout: {e}"))?;
+        }
         Ok(guest.run(&self.program, Surroundings { preopens, listener }))
     }
 

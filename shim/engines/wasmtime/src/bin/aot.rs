@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    wasmlet_wasmtime::compile::main()
+    wasmlet_compiler_core::main(wasmlet_wasmtime::compile::Cranelift)
 }

@@ -7,7 +7,7 @@ use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
 use wasmlet_protocol::{Failure, FailureReason};
-use wasmlet_runner_core::{GuestExit, Program, Surroundings};
+use wasmlet_runner_core::{End, GuestExit, Program, Surroundings};
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{
     Component, ComponentExportIndex, InstancePre, Linker, ResourceTable, Val,
@@ -17,14 +17,14 @@ use wasmtime_wasi::p2::bindings::CommandPre;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use super::host::{self, Drivers};
-use super::memory::MemoryCap;
+use super::memory::Limiter;
 use super::{end, unloadable};
 
 /// What the host functions of a component work on.
 struct State {
     wasi: WasiCtx,
     table: ResourceTable,
-    memory: MemoryCap,
+    memory: Limiter,
 }
 
 impl WasiView for State {
@@ -136,7 +136,7 @@ fn find_function(
 }
 
 impl LoadedComponent {
-    pub(super) fn run(self, program: &Program, surroundings: Surroundings) -> GuestExit {
+    pub(super) fn run(self, program: &Program, surroundings: Surroundings) -> End {
         let mut wasi = host::wasi(program, &surroundings);
         // Inside the pod's network namespace, which is what keeps them in.
         wasi.inherit_network()
@@ -149,30 +149,36 @@ impl LoadedComponent {
         let state = State {
             wasi: wasi.build(),
             table: ResourceTable::new(),
-            memory: MemoryCap::new(program.max_memory),
+            memory: Limiter::new(&program.memory),
         };
         let mut store = Store::new(&self.engine, state);
         store.limiter(|state| &mut state.memory);
+        host::limit(&mut store, program);
         host::block_on(Drivers::TimeAndSockets, async move {
-            match self.entry {
-                Entry::Command(command) => run_command(&command, &mut store).await,
+            let exit = match self.entry {
+                Entry::Command(command) => run_command(&command, &mut store, program).await,
                 Entry::Function(instance, index) => {
-                    call_function(&instance, index, &mut store).await
+                    call_function(&instance, index, &mut store, program).await
                 }
-            }
+            };
+            end::with_fuel(exit, &store, program)
         })
     }
 }
 
-async fn run_command(command: &CommandPre<State>, store: &mut Store<State>) -> GuestExit {
+async fn run_command(
+    command: &CommandPre<State>,
+    store: &mut Store<State>,
+    program: &Program,
+) -> GuestExit {
     let command = match command.instantiate_async(&mut *store).await {
         Ok(command) => command,
-        Err(error) => return end::of_instantiation(&error, &store.data().memory),
+        Err(error) => return end::of_instantiation(&error, program),
     };
     match command.wasi_cli_run().call_run(&mut *store).await {
         Ok(Ok(())) => GuestExit::Code(0),
         Ok(Err(())) => GuestExit::Code(1),
-        Err(error) => end::of_run(&error, &store.data().memory),
+        Err(error) => end::of_run(&error, program),
     }
 }
 
@@ -180,10 +186,11 @@ async fn call_function(
     instance: &InstancePre<State>,
     index: ComponentExportIndex,
     store: &mut Store<State>,
+    program: &Program,
 ) -> GuestExit {
     let instance = match instance.instantiate_async(&mut *store).await {
         Ok(instance) => instance,
-        Err(error) => return end::of_instantiation(&error, &store.data().memory),
+        Err(error) => return end::of_instantiation(&error, program),
     };
     let Some(function) = instance.get_func(&mut *store, index) else {
         return GuestExit::StartFailed("the function is gone".to_owned());
@@ -194,7 +201,7 @@ async fn call_function(
         // What a function returns has no meaning to a container, but that it reports an error.
         Ok(()) if matches!(results.first(), Some(Val::Result(Err(_)))) => GuestExit::Code(1),
         Ok(()) => GuestExit::Code(0),
-        Err(error) => end::of_run(&error, &store.data().memory),
+        Err(error) => end::of_run(&error, program),
     }
 }
 

@@ -1,10 +1,10 @@
 //! From Wasmtime's errors to how a guest ended.
 
-use wasmlet_runner_core::{GuestExit, one_line};
-use wasmtime::{Error, Trap, WasmBacktrace};
+use wasmlet_runner_core::{End, GuestExit, Program, one_line};
+use wasmtime::{AsContext, Error, Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
-use super::memory::MemoryCap;
+use crate::settings::Profile;
 
 /// `proc_exit` of a module: an error like every other to Wasmtime.
 ///
@@ -20,8 +20,28 @@ impl std::fmt::Display for ProcExit {
 
 impl std::error::Error for ProcExit {}
 
+/// Fuel of a guest at its start; metered code needs some where the pod sets no limit, too.
+pub(super) fn fuel(program: &Program) -> u64 {
+    program.fuel.unwrap_or(u64::MAX)
+}
+
+/// Bytes of stack of a guest.
+pub(super) fn stack(program: &Program) -> u64 {
+    let profile = Profile::from_name(&program.profile).unwrap_or(Profile::Default);
+    program.max_stack.unwrap_or(profile.stack())
+}
+
+/// Adds what the guest used of its fuel.
+pub(super) fn with_fuel(exit: GuestExit, store: impl AsContext, program: &Program) -> End {
+    let left = store.as_context().get_fuel().ok();
+    End {
+        exit,
+        fuel_used: left.map(|left| fuel(program).saturating_sub(left)),
+    }
+}
+
 /// How a guest ended that was running.
-pub(super) fn of_run(error: &Error, memory: &MemoryCap) -> GuestExit {
+pub(super) fn of_run(error: &Error, program: &Program) -> GuestExit {
     if let Some(ProcExit(code)) = error.downcast_ref() {
         return GuestExit::Code(*code);
     }
@@ -29,34 +49,38 @@ pub(super) fn of_run(error: &Error, memory: &MemoryCap) -> GuestExit {
         return GuestExit::Code(code.cast_unsigned());
     }
     let mut reason = match error.downcast_ref::<Trap>() {
-        Some(Trap::OutOfFuel) => return GuestExit::OutOfFuel,
-        Some(Trap::Interrupt) => return GuestExit::Deadline,
+        Some(Trap::OutOfFuel) => {
+            return GuestExit::OutOfFuel {
+                limit: fuel(program),
+            };
+        }
+        Some(Trap::StackOverflow) => {
+            return GuestExit::StackOverflow {
+                limit: stack(program),
+            };
+        }
         Some(trap) => trap.to_string(),
         None => text(error),
     };
     if let Some(function) = innermost_function(error) {
         reason.push_str(&format!(" in {function}"));
     }
-    // A guest that cannot get memory usually says so itself and then traps.
-    if let (Some(wanted), Some(limit)) = (memory.refused, memory.limit()) {
-        reason.push_str(&format!(
-            "; before, it was refused {wanted} bytes of linear memory and tables (limit {limit}): \
-             raise the container's memory limit or wasmlet.dev/memory"
-        ));
+    if let Some(hint) = program.memory.hint() {
+        reason.push_str(&hint);
     }
     GuestExit::Trapped(reason)
 }
 
 /// How a guest ended that could not even be instantiated.
-pub(super) fn of_instantiation(error: &Error, memory: &MemoryCap) -> GuestExit {
+pub(super) fn of_instantiation(error: &Error, program: &Program) -> GuestExit {
     if error.downcast_ref::<ProcExit>().is_some()
         || error.downcast_ref::<I32Exit>().is_some()
         || error.downcast_ref::<Trap>().is_some()
     {
         // A start function ran.
-        return of_run(error, memory);
+        return of_run(error, program);
     }
-    if let (Some(needed), Some(limit)) = (memory.refused, memory.limit()) {
+    if let (Some(needed), Some(limit)) = (program.memory.refused(), program.memory.limit()) {
         return GuestExit::MemoryLimit { needed, limit };
     }
     GuestExit::StartFailed(text(error))

@@ -2,10 +2,13 @@
 
 use std::time::Instant;
 
-use wasmlet_runner_core::{Access, GuestExit, Program, Surroundings};
+use wasmlet_runner_core::{Access, End, GuestExit, Program, Surroundings};
+use wasmtime::Store;
 use wasmtime_wasi::{FsPerms, HostMonotonicClock, WasiCtxBuilder};
 
 use super::stdio::Output;
+use super::{deterministic, end};
+use crate::settings::Profile;
 
 /// A WASI context with everything that modules and components have in common.
 ///
@@ -27,8 +30,26 @@ pub(super) fn wasi(program: &Program, surroundings: &Surroundings) -> WasiCtxBui
         };
         let _ = wasi.preopened_dir(&preopen.host, &preopen.guest, perms);
     }
+    if is_deterministic(program) {
+        deterministic::set(&mut wasi);
+    }
     wasi
 }
+
+/// Whether every run shall be like the one before.
+pub(super) fn is_deterministic(program: &Program) -> bool {
+    program.profile == Profile::Deterministic.name()
+}
+
+/// Hands out what code with checks in it needs: fuel, and an epoch that never comes by itself.
+pub(super) fn limit<T>(store: &mut Store<T>, program: &Program) {
+    // An error says that the code does not count fuel, and then there is nothing to set.
+    let _ = store.set_fuel(end::fuel(program));
+    store.set_epoch_deadline(NEVER);
+}
+
+/// Beyond every epoch: Wasmtime adds the current one.
+const NEVER: u64 = u64::MAX / 2;
 
 /// The guest's monotonic clock, with an origin that our own functions know, too.
 #[derive(Debug, Clone, Copy)]
@@ -66,7 +87,7 @@ pub(super) enum Drivers {
 }
 
 /// Runs a future on this thread.
-pub(super) fn block_on(drivers: Drivers, future: impl Future<Output = GuestExit>) -> GuestExit {
+pub(super) fn block_on(drivers: Drivers, future: impl Future<Output = End>) -> End {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     builder.enable_time();
     if drivers == Drivers::TimeAndSockets {
@@ -80,6 +101,6 @@ pub(super) fn block_on(drivers: Drivers, future: impl Future<Output = GuestExit>
             std::mem::forget(runtime);
             exit
         }
-        Err(error) => GuestExit::StartFailed(format!("no event loop: {error}")),
+        Err(error) => GuestExit::StartFailed(format!("no event loop: {error}")).into(),
     }
 }

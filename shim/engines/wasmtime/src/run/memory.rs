@@ -1,47 +1,39 @@
-//! The cap on linear memory and tables.
+//! The cap on linear memory and tables, as Wasmtime asks for it.
 
+use wasmlet_runner_core::{MemoryCap, TABLE_ELEMENT_BYTES};
 use wasmtime::ResourceLimiter;
 
-/// Bytes that an element of a table takes: a reference to a function is a pointer, others take less.
-const ELEMENT_BYTES: u64 = 8;
-
-/// Counts the bytes of all linear memories and tables, and refuses what goes beyond the cap.
-#[derive(Debug, Default)]
-pub(super) struct MemoryCap {
-    limit: Option<u64>,
-    used: u64,
-    before: u64,
-    /// What the last refused growth would have made of it.
-    pub(super) refused: Option<u64>,
+/// Asks the cap at every growth.
+#[derive(Debug)]
+pub(super) struct Limiter {
+    cap: MemoryCap,
+    /// What the last growth asked for, until it is known whether the system gives it.
+    last: u64,
 }
 
-impl MemoryCap {
-    pub(super) fn new(limit: Option<u64>) -> Self {
+impl Limiter {
+    pub(super) fn new(cap: &MemoryCap) -> Self {
         Self {
-            limit,
-            ..Self::default()
+            cap: cap.clone(),
+            last: 0,
         }
     }
 
-    pub(super) fn limit(&self) -> Option<u64> {
-        self.limit
-    }
-}
-
-impl MemoryCap {
     fn grow(&mut self, bytes: u64) -> bool {
-        let total = self.used.saturating_add(bytes);
-        if self.limit.is_some_and(|limit| total > limit) {
-            self.refused = Some(total);
-            return false;
+        self.last = 0;
+        let granted = self.cap.grow(bytes);
+        if granted {
+            self.last = bytes;
         }
-        self.before = self.used;
-        self.used = total;
-        true
+        granted
+    }
+
+    fn take_back(&mut self) {
+        self.cap.shrink(std::mem::take(&mut self.last));
     }
 }
 
-impl ResourceLimiter for MemoryCap {
+impl ResourceLimiter for Limiter {
     fn memory_growing(
         &mut self,
         current: usize,
@@ -52,7 +44,7 @@ impl ResourceLimiter for MemoryCap {
     }
 
     fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
-        self.used = self.before;
+        self.take_back();
         Ok(())
     }
 
@@ -63,11 +55,11 @@ impl ResourceLimiter for MemoryCap {
         _maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
         let elements = (desired as u64).saturating_sub(current as u64);
-        Ok(self.grow(elements.saturating_mul(ELEMENT_BYTES)))
+        Ok(self.grow(elements.saturating_mul(TABLE_ELEMENT_BYTES)))
     }
 
     fn table_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
-        self.used = self.before;
+        self.take_back();
         Ok(())
     }
 }
@@ -77,45 +69,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_memories_count_together() {
-        let mut cap = MemoryCap::new(Some(100));
-        let mut grow = |from, to| cap.memory_growing(from, to, None).expect("no error");
-        assert!(grow(0, 60));
-        assert!(!grow(0, 41), "a second memory");
-        assert!(grow(60, 100));
-        assert!(!grow(100, 101));
-        assert_eq!(cap.refused, Some(101));
-    }
-
-    #[test]
-    fn a_growth_that_the_system_refused_does_not_count() {
-        let mut cap = MemoryCap::new(Some(100));
-        assert!(cap.memory_growing(0, 90, None).expect("no error"));
-        cap.memory_grow_failed(wasmtime::Error::msg("no memory"))
-            .expect("no error");
-        assert!(cap.memory_growing(0, 100, None).expect("no error"));
-    }
-
-    #[test]
-    fn tables_count_with_the_memories() {
-        let mut cap = MemoryCap::new(Some(1000));
-        assert!(cap.memory_growing(0, 200, None).expect("no error"));
-        assert!(cap.table_growing(0, 50, None).expect("no error"));
-        assert!(cap.table_growing(50, 100, None).expect("no error"));
-        assert!(!cap.table_growing(100, 101, None).expect("no error"));
-        assert_eq!(cap.refused, Some(1008));
-        cap.table_grow_failed(wasmtime::Error::msg("no memory"))
-            .expect("no error");
+    fn memories_and_tables_count_together() {
+        let cap = MemoryCap::fixed(Some(1000));
+        let mut limiter = Limiter::new(&cap);
+        assert!(limiter.memory_growing(0, 200, None).expect("no error"));
+        assert!(limiter.table_growing(0, 50, None).expect("no error"));
+        assert!(limiter.table_growing(50, 100, None).expect("no error"));
+        assert!(!limiter.table_growing(100, 101, None).expect("no error"));
+        assert_eq!(cap.refused(), Some(1008));
         assert!(
-            cap.table_growing(50, 100, None).expect("no error"),
-            "what the system refused does not count"
+            !limiter
+                .table_growing(0, usize::MAX, None)
+                .expect("no error")
         );
-        assert!(!cap.table_growing(0, usize::MAX, None).expect("no error"));
     }
 
     #[test]
-    fn without_a_cap_everything_goes() {
-        let mut cap = MemoryCap::new(None);
-        assert!(cap.memory_growing(0, usize::MAX, None).expect("no error"));
+    fn what_the_system_refused_does_not_count_and_a_refusal_takes_nothing_back() {
+        let cap = MemoryCap::fixed(Some(100));
+        let mut limiter = Limiter::new(&cap);
+        assert!(limiter.memory_growing(0, 90, None).expect("no error"));
+        limiter
+            .memory_grow_failed(wasmtime::Error::msg("no memory"))
+            .expect("no error");
+        assert!(limiter.memory_growing(0, 100, None).expect("no error"));
+        assert!(!limiter.memory_growing(100, 101, None).expect("no error"));
+        limiter
+            .memory_grow_failed(wasmtime::Error::msg("refused"))
+            .expect("no error");
+        assert!(!limiter.memory_growing(100, 101, None).expect("no error"));
     }
 }

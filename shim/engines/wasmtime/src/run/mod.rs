@@ -1,6 +1,7 @@
 //! The runner: maps artifacts and runs them.
 
 mod component;
+mod deterministic;
 mod end;
 mod host;
 mod memory;
@@ -12,11 +13,13 @@ use std::fs::File;
 
 use wasmlet_protocol::{
     CreateRequest, Description, Failure, FailureReason, GuestKind, GuestOption, PROTOCOL,
-    ProfileKey,
+    ProfileKey, interface,
 };
-use wasmlet_runner_core::{Engine, Guest, GuestExit, Program, Surroundings};
+use wasmlet_runner_core::{End, Engine, Guest, Program, Surroundings};
 
-use crate::settings::{BUILD_ID, Profile, VERSION};
+use wasmtime::Config;
+
+use crate::settings::{BUILD_ID, Code, Profile, VERSION};
 
 /// Memory of a container beside the guest's linear memory, in bytes, whatever the size of that.
 ///
@@ -30,6 +33,15 @@ const MEMORY_RESERVE: u64 = 4 << 20;
 /// Page tables: 8 bytes for each page of 4 KiB are 2 MiB. Measured: 0.9 MiB on top at 256 MiB, 2.7 MiB
 /// at 1 GiB. The third is for what the kernel counts in batches of its own.
 const MEMORY_RESERVE_PER_GIB: u64 = 3 << 20;
+
+/// Smallest stack with which a guest can do anything, in bytes.
+const MIN_STACK: u64 = 32 << 10;
+
+/// Largest stack, in bytes: all of it may become the container's memory.
+const MAX_STACK: u64 = 256 << 20;
+
+/// Room for host functions on the guest's stack, in bytes: as much as Wasmtime leaves by default.
+const HOST_STACK: u64 = 1536 << 10;
 
 /// Wasmtime.
 #[derive(Debug, Clone, Copy)]
@@ -55,12 +67,26 @@ impl Engine for Wasmtime {
             version: VERSION.to_owned(),
             build_id: BUILD_ID.to_owned(),
             runs: vec![GuestKind::Module, GuestKind::Component],
-            options: vec![GuestOption::Listen, GuestOption::Memory],
+            interfaces: [
+                interface::WASI_PREVIEW1,
+                interface::LISTEN,
+                interface::WASI_02,
+            ]
+            .map(str::to_owned)
+            .to_vec(),
+            options: vec![
+                GuestOption::Fuel,
+                GuestOption::Listen,
+                GuestOption::MaxStack,
+                GuestOption::Memory,
+                GuestOption::Timeout,
+            ],
             profiles: Profile::ALL
                 .into_iter()
                 .map(|profile| ProfileKey {
                     name: profile.name().to_owned(),
                     compatibility: profile.compatibility(),
+                    proposals: profile.proposals(),
                 })
                 .collect(),
             memory_reserve: MEMORY_RESERVE,
@@ -80,6 +106,18 @@ impl Engine for Wasmtime {
                 ),
             });
         }
+        if let Some(bytes) = request.max_stack
+            && !(MIN_STACK..=MAX_STACK).contains(&bytes)
+        {
+            return Err(Failure {
+                reason: FailureReason::InvalidArgument,
+                message: format!(
+                    "wasmlet.dev/max-stack: {bytes} bytes are not possible; use {} KiB to {} MiB",
+                    MIN_STACK >> 10,
+                    MAX_STACK >> 20
+                ),
+            });
+        }
         if request.kind == GuestKind::Component && request.listen.is_some() {
             return Err(Failure {
                 reason: FailureReason::Unsupported,
@@ -96,7 +134,14 @@ impl Engine for Wasmtime {
             reason: FailureReason::Internal,
             message: format!("profile {:?} was checked and is gone", program.profile),
         })?;
-        let mut config = profile.config();
+        let code = Code::new(
+            profile,
+            program.kind,
+            program.fuel.is_some(),
+            program.timeout.is_some(),
+        );
+        let mut config = code.config();
+        set_stack(&mut config, program);
         // Without a compiler in the program there is nothing to switch off.
         #[cfg(feature = "compiler")]
         config.enable_compiler(false);
@@ -111,12 +156,22 @@ impl Engine for Wasmtime {
 }
 
 impl Guest for Loaded {
-    fn run(self, program: &Program, surroundings: Surroundings) -> GuestExit {
+    fn run(self, program: &Program, surroundings: Surroundings) -> End {
         match self.0 {
             Kind::Module(module) => module.run(program, surroundings),
             Kind::Component(component) => component.run(program, surroundings),
         }
     }
+}
+
+/// The guest's stack, and room for host functions behind it.
+fn set_stack(config: &mut Config, program: &Program) {
+    let guest = end::stack(program);
+    // `check` has bounded it, so it fits.
+    let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    config
+        .max_wasm_stack(bytes(guest))
+        .async_stack_size(bytes(guest.saturating_add(HOST_STACK)));
 }
 
 /// A failure to load that is the node's: the artifact was made for this runner.

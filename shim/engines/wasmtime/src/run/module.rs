@@ -3,15 +3,13 @@
 use std::fs::File;
 
 use wasmlet_protocol::{Failure, FailureReason};
-use wasmlet_runner_core::{GuestExit, Program, Surroundings};
-use wasmtime::{
-    Config, Engine, ExternType, InstancePre, Linker, Module, Store, StoreContextMut, Val,
-};
+use wasmlet_runner_core::{End, GuestExit, Program, Surroundings};
+use wasmtime::{Config, Engine, ExternType, InstancePre, Linker, Module, Store, Val};
 use wasmtime_wasi::p1::{self, WasiP1Ctx};
 
 use super::end::{self, ProcExit};
 use super::host::{self, Clock, Drivers};
-use super::memory::MemoryCap;
+use super::memory::Limiter;
 use super::sockets::{self, Sockets};
 use super::unloadable;
 
@@ -19,7 +17,7 @@ use super::unloadable;
 pub(super) struct State {
     pub(super) wasi: WasiP1Ctx,
     pub(super) sockets: Sockets,
-    memory: MemoryCap,
+    memory: Limiter,
 }
 
 /// A mapped module with its imports resolved.
@@ -119,39 +117,46 @@ fn exported_functions(module: &Module) -> String {
 }
 
 impl LoadedModule {
-    pub(super) fn run(self, program: &Program, mut surroundings: Surroundings) -> GuestExit {
+    pub(super) fn run(self, program: &Program, mut surroundings: Surroundings) -> End {
         let clock = Clock::start();
-        let wasi = host::wasi(program, &surroundings)
-            .monotonic_clock(clock)
-            .build_p1();
+        let mut wasi = host::wasi(program, &surroundings);
+        if !host::is_deterministic(program) {
+            wasi.monotonic_clock(clock);
+        }
         let state = State {
-            wasi,
+            wasi: wasi.build_p1(),
             sockets: Sockets::new(surroundings.listener.take(), clock),
-            memory: MemoryCap::new(program.max_memory),
+            memory: Limiter::new(&program.memory),
         };
         let mut store = Store::new(self.instance.module().engine(), state);
         store.limiter(|state| &mut state.memory);
+        host::limit(&mut store, program);
         host::block_on(Drivers::Time, async move {
-            let instance = match self.instance.instantiate_async(&mut store).await {
-                Ok(instance) => instance,
-                Err(error) => return end::of_instantiation(&error, &store.data().memory),
-            };
-            if program.invoke.is_some()
-                && let Some(initialize) = instance.get_func(&mut store, INITIALIZE)
-                && let Err(error) = initialize.call_async(&mut store, &[], &mut []).await
-            {
-                return end::of_run(&error, &store.data().memory);
-            }
-            let Some(entry) = instance.get_func(&mut store, &self.entry) else {
-                return GuestExit::StartFailed(format!("the export {} is gone", self.entry));
-            };
-            let count = entry.ty(StoreContextMut::from(&mut store)).results().len();
-            let mut results = vec![Val::I32(0); count];
-            match entry.call_async(&mut store, &[], &mut results).await {
-                // What a function returns has no meaning to a container.
-                Ok(()) => GuestExit::Code(0),
-                Err(error) => end::of_run(&error, &store.data().memory),
-            }
+            let exit = self.call(&mut store, program).await;
+            end::with_fuel(exit, &store, program)
         })
+    }
+
+    async fn call(&self, store: &mut Store<State>, program: &Program) -> GuestExit {
+        let instance = match self.instance.instantiate_async(&mut *store).await {
+            Ok(instance) => instance,
+            Err(error) => return end::of_instantiation(&error, program),
+        };
+        if program.invoke.is_some()
+            && let Some(initialize) = instance.get_func(&mut *store, INITIALIZE)
+            && let Err(error) = initialize.call_async(&mut *store, &[], &mut []).await
+        {
+            return end::of_run(&error, program);
+        }
+        let Some(entry) = instance.get_func(&mut *store, &self.entry) else {
+            return GuestExit::StartFailed(format!("the export {} is gone", self.entry));
+        };
+        let count = entry.ty(&*store).results().len();
+        let mut results = vec![Val::I32(0); count];
+        match entry.call_async(&mut *store, &[], &mut results).await {
+            // What a function returns has no meaning to a container.
+            Ok(()) => GuestExit::Code(0),
+            Err(error) => end::of_run(&error, program),
+        }
     }
 }

@@ -103,9 +103,16 @@ fn an_artifact_is_not_compiled_again() {
 fn the_runner_describes_itself() {
     let description = describe();
     assert_eq!(description.engine, "wasmtime");
-    assert_eq!(description.profiles.len(), 1);
-    assert_eq!(description.profiles[0].name, "default");
-    assert_eq!(description.profiles[0].compatibility.len(), 64);
+    let names: Vec<&str> = description
+        .profiles
+        .iter()
+        .map(|p| p.name.as_str())
+        .collect();
+    assert_eq!(names, ["default", "deterministic", "hardened"]);
+    for profile in &description.profiles {
+        assert_eq!(profile.compatibility.len(), 64);
+        assert!(!profile.proposals.is_empty());
+    }
     assert_eq!(describe(), description, "twice the same");
 }
 
@@ -124,6 +131,8 @@ impl Waiting {
             protocol: PROTOCOL,
             name: "/guest.wasm".to_owned(),
             profile: "default".to_owned(),
+            metered: false,
+            interruptible: false,
             cgroup_procs: Vec::new(),
             parent: Some(4242),
             time_limit_seconds: Some(7),
@@ -206,6 +215,8 @@ fn a_helper_whose_shim_is_gone_does_not_begin() {
         protocol: PROTOCOL,
         name: "/guest.wasm".to_owned(),
         profile: "default".to_owned(),
+        metered: false,
+        interruptible: false,
         cgroup_procs: Vec::new(),
         // No process has this number.
         parent: Some(u32::MAX),

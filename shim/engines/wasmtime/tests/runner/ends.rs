@@ -52,7 +52,10 @@ fn traps_say_what_and_where() {
     ends_with(
         guests::overflows_the_stack(),
         121,
-        &["trapped: ", "call stack exhausted"],
+        &[
+            "stack overflow, limit 524288 bytes",
+            "wasmlet.dev/max-stack",
+        ],
     );
 }
 

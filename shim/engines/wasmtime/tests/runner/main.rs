@@ -16,5 +16,6 @@ mod names;
 mod posture;
 mod runs;
 mod serving;
+mod settings;
 mod support;
 mod terminal;

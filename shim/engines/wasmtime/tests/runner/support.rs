@@ -67,12 +67,35 @@ pub(crate) fn describe() -> Description {
     serde_json::from_slice(&output.stdout).expect("a description")
 }
 
+/// What a container asks for that decides about its guest's code.
+#[derive(Clone, Copy)]
+pub(crate) struct Wishes {
+    pub(crate) profile: &'static str,
+    pub(crate) fuel: Option<u64>,
+    pub(crate) timeout_millis: Option<u64>,
+}
+
+impl Wishes {
+    pub(crate) const NONE: Self = Self {
+        profile: "default",
+        fuel: None,
+        timeout_millis: None,
+    };
+}
+
 /// Compiles; the artifact or why there is none.
 pub(crate) fn try_compile(module: &[u8]) -> Result<(Compiled, File), Failure> {
+    try_compile_for(module, Wishes::NONE)
+}
+
+/// Compiles for such a container.
+pub(crate) fn try_compile_for(module: &[u8], wishes: Wishes) -> Result<(Compiled, File), Failure> {
     let request = CompileRequest {
         protocol: PROTOCOL,
         name: "/guest.wasm".to_owned(),
-        profile: "default".to_owned(),
+        profile: wishes.profile.to_owned(),
+        metered: wishes.fuel.is_some(),
+        interruptible: wishes.timeout_millis.is_some(),
         cgroup_procs: Vec::new(),
         parent: None,
         time_limit_seconds: None,
@@ -131,7 +154,14 @@ impl Container {
     /// For a guest in WebAssembly text or binary form.
     #[track_caller]
     pub(crate) fn new(module: impl AsRef<[u8]>) -> Self {
-        let (compiled, artifact) = try_compile(module.as_ref()).expect("the guest compiles");
+        Self::with(module, Wishes::NONE)
+    }
+
+    /// For a guest, with settings of the pod.
+    #[track_caller]
+    pub(crate) fn with(module: impl AsRef<[u8]>, wishes: Wishes) -> Self {
+        let (compiled, artifact) =
+            try_compile_for(module.as_ref(), wishes).expect("the guest compiles");
         // Where the real ones are: in memory.
         let folder = tempfile::Builder::new()
             .prefix("wasmlet-test-")
@@ -160,9 +190,12 @@ impl Container {
             kind: compiled.kind,
             invoke: None,
             args: vec!["guest.wasm".to_owned()],
-            profile: "default".to_owned(),
+            profile: wishes.profile.to_owned(),
             max_memory: None,
             listen: None,
+            fuel: wishes.fuel,
+            timeout_millis: wishes.timeout_millis,
+            max_stack: None,
         };
         Self {
             spec: spec(&id),

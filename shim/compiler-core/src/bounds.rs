@@ -9,7 +9,7 @@ use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::unistd::getppid;
 use wasmlet_protocol::CompileRequest;
 
-use super::CompileError;
+use crate::CompileError;
 
 /// Largest artifact: what the cache takes as one entry.
 const ARTIFACT_LIMIT_BYTES: rlim_t = 512 << 20;
