@@ -22,6 +22,7 @@ mod journal;
 mod listen;
 mod memory_cap;
 mod names;
+pub mod preview1;
 mod report;
 mod rootfs;
 mod spec;

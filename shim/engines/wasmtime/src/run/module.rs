@@ -3,14 +3,16 @@
 use std::fs::File;
 
 use wasmlet_protocol::{Failure, FailureReason};
+use wasmlet_runner_core::preview1::Sockets;
 use wasmlet_runner_core::{End, GuestExit, Program, Surroundings};
 use wasmtime::{Config, Engine, ExternType, InstancePre, Linker, Module, Store, Val};
+use wasmtime_wasi::HostMonotonicClock;
 use wasmtime_wasi::p1::{self, WasiP1Ctx};
 
 use super::end::{self, ProcExit};
 use super::host::{self, Clock, Drivers};
 use super::memory::Limiter;
-use super::sockets::{self, Sockets};
+use super::sockets;
 use super::unloadable;
 
 /// What the host functions of a module work on.
@@ -125,7 +127,7 @@ impl LoadedModule {
         }
         let state = State {
             wasi: wasi.build_p1(),
-            sockets: Sockets::new(surroundings.listener.take(), clock),
+            sockets: Sockets::new(surroundings.listener.take(), move || clock.now()),
             memory: Limiter::new(&program.memory),
         };
         let mut store = Store::new(self.instance.module().engine(), state);

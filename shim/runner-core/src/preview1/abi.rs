@@ -5,26 +5,39 @@ use std::io;
 /// An error number of preview 1 (`errno` in its witx).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u16)]
-pub(super) enum Errno {
+pub enum Errno {
+    /// Nothing there yet, and the call does not wait.
     Again = 6,
+    /// No such descriptor.
     BadF = 8,
+    /// The other side ended the connection.
     ConnAborted = 13,
+    /// The other side ended the connection, and not politely.
     ConnReset = 15,
+    /// An address outside the guest's memory.
     Fault = 21,
+    /// What was asked for makes no sense.
     Inval = 28,
+    /// Anything else that went wrong.
     Io = 29,
+    /// Too many descriptors.
     NFile = 41,
+    /// A socket without a connection.
     NotConn = 53,
+    /// A descriptor that is no socket.
     NotSock = 57,
+    /// Known, and not done here.
     NotSup = 58,
+    /// Nobody reads.
     Pipe = 64,
 }
 
 impl Errno {
     /// No error.
-    pub(super) const SUCCESS: i32 = 0;
+    pub const SUCCESS: i32 = 0;
 
-    pub(super) const fn number(self) -> i32 {
+    /// What the guest sees.
+    pub const fn number(self) -> i32 {
         self as i32
     }
 }
@@ -52,27 +65,31 @@ impl From<&io::Error> for Errno {
 /// `filetype`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub(super) enum FileType {
+pub enum FileType {
+    /// A TCP connection, or what accepts them.
     SocketStream = 6,
 }
 
 /// `fdflags`, of which only "do not block" means anything to a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct FdFlags(u16);
+pub struct FdFlags(u16);
 
 impl FdFlags {
     const NONBLOCK: u16 = 1 << 2;
 
-    pub(super) fn from_guest(flags: i32) -> Self {
+    /// As the guest passes them.
+    pub fn from_guest(flags: i32) -> Self {
         // The upper half is not part of the type; preview 1 passes every flag set as i32.
         Self(u16::try_from(flags & 0xffff).unwrap_or(0))
     }
 
-    pub(super) fn from_nonblocking(nonblocking: bool) -> Self {
+    /// The one flag, or none.
+    pub fn from_nonblocking(nonblocking: bool) -> Self {
         Self(if nonblocking { Self::NONBLOCK } else { 0 })
     }
 
-    pub(super) fn nonblocking(self) -> bool {
+    /// Whether a call is not to wait.
+    pub fn nonblocking(self) -> bool {
         self.0 & Self::NONBLOCK != 0
     }
 }
@@ -82,13 +99,14 @@ impl FdFlags {
 const SOCKET_RIGHTS: u64 = 1 << 1 | 1 << 3 | 1 << 6 | 1 << 21 | 1 << 27 | 1 << 28 | 1 << 29;
 
 /// Bytes of a `fdstat`.
-pub(super) const FDSTAT_SIZE: usize = 24;
+pub const FDSTAT_SIZE: usize = 24;
 
 /// Bytes of a `filestat`.
 const FILESTAT_SIZE: usize = 64;
 
 /// A guest's linear memory. Every access is checked against its size.
-pub(super) struct Memory<'a>(pub(super) &'a mut [u8]);
+#[derive(Debug)]
+pub struct Memory<'a>(pub &'a mut [u8]);
 
 impl Memory<'_> {
     fn range(&self, at: i32, length: usize) -> Result<std::ops::Range<usize>, Errno> {
@@ -102,40 +120,61 @@ impl Memory<'_> {
     }
 
     /// Whether something can be written there.
-    pub(super) fn check(&self, at: i32, length: usize) -> Result<(), Errno> {
+    ///
+    /// # Errors
+    /// [`Errno::Fault`] when it is not all inside.
+    pub fn check(&self, at: i32, length: usize) -> Result<(), Errno> {
         self.range(at, length).map(|_| ())
     }
 
-    pub(super) fn read<const N: usize>(&self, at: i32) -> Result<[u8; N], Errno> {
+    /// Bytes from there.
+    ///
+    /// # Errors
+    /// [`Errno::Fault`] when it is not all inside.
+    pub fn read<const N: usize>(&self, at: i32) -> Result<[u8; N], Errno> {
         let range = self.range(at, N)?;
         self.0[range].try_into().map_err(|_| Errno::Fault)
     }
 
-    pub(super) fn read_u32(&self, at: i32) -> Result<u32, Errno> {
+    /// A number from there.
+    ///
+    /// # Errors
+    /// [`Errno::Fault`] when it is not all inside.
+    pub fn read_u32(&self, at: i32) -> Result<u32, Errno> {
         Ok(u32::from_le_bytes(self.read(at)?))
     }
 
-    pub(super) fn write(&mut self, at: i32, bytes: &[u8]) -> Result<(), Errno> {
+    /// Bytes to there.
+    ///
+    /// # Errors
+    /// [`Errno::Fault`] when it is not all inside.
+    pub fn write(&mut self, at: i32, bytes: &[u8]) -> Result<(), Errno> {
         let range = self.range(at, bytes.len())?;
         self.0[range].copy_from_slice(bytes);
         Ok(())
     }
 
-    pub(super) fn write_u32(&mut self, at: i32, value: u32) -> Result<(), Errno> {
+    /// A number to there.
+    ///
+    /// # Errors
+    /// [`Errno::Fault`] when it is not all inside.
+    pub fn write_u32(&mut self, at: i32, value: u32) -> Result<(), Errno> {
         self.write(at, &value.to_le_bytes())
     }
 
-    pub(super) fn write_u16(&mut self, at: i32, value: u16) -> Result<(), Errno> {
+    /// A number to there.
+    ///
+    /// # Errors
+    /// [`Errno::Fault`] when it is not all inside.
+    pub fn write_u16(&mut self, at: i32, value: u16) -> Result<(), Errno> {
         self.write(at, &value.to_le_bytes())
     }
 
     /// `fdstat`: filetype at 0, flags at 2, rights at 8, inherited rights at 16.
-    pub(super) fn write_fdstat(
-        &mut self,
-        at: i32,
-        kind: FileType,
-        flags: FdFlags,
-    ) -> Result<(), Errno> {
+    ///
+    /// # Errors
+    /// [`Errno::Fault`] when it is not all inside.
+    pub fn write_fdstat(&mut self, at: i32, kind: FileType, flags: FdFlags) -> Result<(), Errno> {
         let mut stat = [0; FDSTAT_SIZE];
         stat[0] = kind as u8;
         stat[2..4].copy_from_slice(&flags.0.to_le_bytes());
@@ -145,7 +184,10 @@ impl Memory<'_> {
     }
 
     /// `filestat`, of which a socket has only a type, at 16.
-    pub(super) fn write_filestat(&mut self, at: i32, kind: FileType) -> Result<(), Errno> {
+    ///
+    /// # Errors
+    /// [`Errno::Fault`] when it is not all inside.
+    pub fn write_filestat(&mut self, at: i32, kind: FileType) -> Result<(), Errno> {
         let mut stat = [0; FILESTAT_SIZE];
         stat[16] = kind as u8;
         self.write(at, &stat)
@@ -180,7 +222,10 @@ impl Memory<'_> {
     }
 
     /// Fills the first buffer of a list.
-    pub(super) fn read_into(
+    ///
+    /// # Errors
+    /// What `read` reports, and [`Errno::Fault`] for a list or buffer outside.
+    pub fn read_into(
         &mut self,
         vectors: i32,
         count: i32,
@@ -201,7 +246,10 @@ impl Memory<'_> {
     }
 
     /// Takes from the first buffer of a list.
-    pub(super) fn write_from(
+    ///
+    /// # Errors
+    /// What `write` reports, and [`Errno::Fault`] for a list or buffer outside.
+    pub fn write_from(
         &self,
         vectors: i32,
         count: i32,

@@ -4,9 +4,6 @@ use std::io;
 use std::os::fd::RawFd;
 use std::time::{Duration, Instant, SystemTime};
 
-use wasmtime_wasi::HostMonotonicClock;
-
-use super::super::host::Clock;
 use super::abi::{Errno, Memory};
 
 /// Bytes of a `subscription` and of an `event`.
@@ -18,7 +15,7 @@ const MAX_SUBSCRIPTIONS: u32 = 4096;
 
 /// What the guest waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Subscription {
+pub struct Subscription {
     userdata: u64,
     what: What,
 }
@@ -40,7 +37,7 @@ enum Moment {
 
 impl Moment {
     /// How long from now.
-    fn wait(self, clock: Clock) -> Duration {
+    fn wait(self, now: &dyn Fn() -> u64) -> Duration {
         match self {
             Self::After(time) => time,
             Self::RealTime(moment) => moment.saturating_sub(
@@ -48,7 +45,7 @@ impl Moment {
                     .duration_since(SystemTime::UNIX_EPOCH)
                     .unwrap_or_default(),
             ),
-            Self::Monotonic(moment) => moment.saturating_sub(Duration::from_nanos(clock.now())),
+            Self::Monotonic(moment) => moment.saturating_sub(Duration::from_nanos(now())),
         }
     }
 }
@@ -66,7 +63,7 @@ impl What {
 
 impl Subscription {
     /// The descriptor, if it is about one.
-    pub(super) fn fd(&self) -> Option<i32> {
+    pub fn fd(&self) -> Option<i32> {
         match self.what {
             What::Clock(_) => None,
             What::Read(fd) | What::Write(fd) => Some(fd),
@@ -76,23 +73,22 @@ impl Subscription {
 
 /// What a subscription is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Target {
+pub enum Target {
     /// A clock.
     Clock,
     /// One of ours, by its number in this process.
     Socket(RawFd),
-    /// One of Wasmtime's: files, stdout and stderr, which are always ready.
+    /// One of the engine's: files, stdout and stderr, which are always ready.
     File,
     /// No open descriptor.
     Closed,
 }
 
 /// Reads the guest's list.
-pub(super) fn subscriptions(
-    memory: &Memory<'_>,
-    at: i32,
-    count: i32,
-) -> Result<Vec<Subscription>, Errno> {
+///
+/// # Errors
+/// [`Errno::Inval`] for what makes no sense in it, [`Errno::Fault`] for one outside the memory.
+pub fn subscriptions(memory: &Memory<'_>, at: i32, count: i32) -> Result<Vec<Subscription>, Errno> {
     let count = count.cast_unsigned();
     if count == 0 || count > MAX_SUBSCRIPTIONS {
         return Err(Errno::Inval);
@@ -137,10 +133,14 @@ fn parse(bytes: &[u8; SUBSCRIPTION_SIZE as usize]) -> Result<Subscription, Errno
     })
 }
 
-/// Waits until something of the list is there, and writes what.
-pub(super) fn wait(
+/// Waits until something of the list is there, and writes what. `now` is the guest's monotonic clock in
+/// nanoseconds.
+///
+/// # Errors
+/// [`Errno::Fault`] for answers outside the memory, and what poll(2) reports.
+pub fn wait(
     memory: &mut Memory<'_>,
-    clock: Clock,
+    now: &dyn Fn() -> u64,
     list: &[(Subscription, Target)],
     events: i32,
     size: i32,
@@ -156,7 +156,7 @@ pub(super) fn wait(
     let mut waits: Vec<Option<Duration>> = Vec::with_capacity(list.len());
     for (subscription, target) in list {
         let (wait, wanted) = match subscription.what {
-            What::Clock(moment) => (Some(moment.wait(clock)), 0),
+            What::Clock(moment) => (Some(moment.wait(now)), 0),
             What::Read(_) => (None, libc::POLLIN),
             What::Write(_) => (None, libc::POLLOUT),
         };
@@ -245,6 +245,11 @@ fn poll(fds: &mut [libc::pollfd], timeout: Option<Duration>) -> Result<usize, Er
 mod tests {
     use super::*;
 
+    fn clock() -> impl Fn() -> u64 {
+        let origin = Instant::now();
+        move || u64::try_from(origin.elapsed().as_nanos()).expect("not that long")
+    }
+
     fn bytes(tag: u8, at16: u32, timeout: u64, flags: u8) -> [u8; 48] {
         let mut bytes = [0; 48];
         bytes[0] = 9;
@@ -289,7 +294,6 @@ mod tests {
     #[test]
     fn a_clock_alone_waits_its_time() {
         let mut memory = [0; 64];
-        let clock = Clock::start();
         let sleep = Subscription {
             userdata: 7,
             what: What::Clock(Moment::After(Duration::from_millis(3))),
@@ -297,7 +301,7 @@ mod tests {
         let started = Instant::now();
         wait(
             &mut Memory(&mut memory),
-            clock,
+            &clock(),
             &[(sleep, Target::Clock)],
             0,
             60,
@@ -309,19 +313,19 @@ mod tests {
 
     #[test]
     fn a_moment_of_the_guests_clock_is_waited_for() {
-        let clock = Clock::start();
-        let until = clock.now() + 5_000_000;
+        let now = clock();
+        let until = now() + 5_000_000;
         let mut memory = [0; 64];
         let sleep = Subscription {
             userdata: 7,
             what: What::Clock(Moment::Monotonic(Duration::from_nanos(until))),
         };
         let list = [(sleep, Target::Clock)];
-        wait(&mut Memory(&mut memory), clock, &list, 0, 60).expect("all is inside");
-        assert!(clock.now() >= until);
+        wait(&mut Memory(&mut memory), &now, &list, 0, 60).expect("all is inside");
+        assert!(now() >= until);
         assert_eq!(memory[60], 1);
         assert_eq!(
-            Moment::RealTime(Duration::from_secs(1)).wait(clock),
+            Moment::RealTime(Duration::from_secs(1)).wait(&now),
             Duration::ZERO,
             "long ago"
         );
@@ -336,7 +340,7 @@ mod tests {
             (What::Write(1), Target::File),
         ]
         .map(|(what, target)| (Subscription { userdata: 5, what }, target));
-        wait(&mut Memory(&mut memory), Clock::start(), &list, 0, 120).expect("all is inside");
+        wait(&mut Memory(&mut memory), &clock(), &list, 0, 120).expect("all is inside");
         assert_eq!(memory[120], 2, "the clock is not among them");
         assert_eq!((memory[8], memory[10]), (Errno::BadF as u8, 1));
         assert_eq!((memory[32 + 8], memory[32 + 10]), (0, 2));
