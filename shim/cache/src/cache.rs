@@ -160,6 +160,27 @@ impl Cache {
         Ok(entry)
     }
 
+    /// A look by who does not know yet which of a module's keys is wanted: a hit counts as one, and a miss
+    /// is counted by the [`Cache::lookup`] that follows.
+    ///
+    /// # Errors
+    /// When this process cannot open files.
+    pub fn lookup_if_there(&self, key: &Key) -> Result<Option<Entry>, Error> {
+        let entry = self.get(key)?;
+        if entry.is_some() {
+            self.shared.counters.add(Counter::Hit, 1);
+        }
+        Ok(entry)
+    }
+
+    /// A look at what is known about a module, which is no start of one: counts nothing.
+    ///
+    /// # Errors
+    /// When this process cannot open files.
+    pub fn peek(&self, key: &Key) -> Result<Option<Entry>, Error> {
+        self.get(key)
+    }
+
     /// The second look, by who holds the key's lock: somebody may have compiled the module while
     /// this process waited. Counts neither a hit nor a miss, the first look did.
     ///

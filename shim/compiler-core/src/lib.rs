@@ -27,8 +27,8 @@ use wasmlet_protocol::{
 
 pub use error::CompileError;
 
-/// Largest module that is read: far more than any that compiles within the bounds of a node.
-const MODULE_LIMIT_BYTES: u64 = 512 << 20;
+/// Largest module that is read, in bytes: far more than any that compiles within the bounds of a node.
+pub const MODULE_LIMIT_BYTES: u64 = 512 << 20;
 
 /// An engine's compiler.
 pub trait Compiler {
@@ -80,14 +80,8 @@ pub fn main(compiler: impl Compiler) -> ExitCode {
     let arguments: Vec<String> = std::env::args_os()
         .map(|a| a.to_string_lossy().into_owned())
         .collect();
-    let request: CompileRequest = match arguments.as_slice() {
-        [_, verb, request] if verb == "compile" => match serde_json::from_str(request) {
-            Ok(request) => request,
-            Err(error) => {
-                eprintln!("REQUEST is not valid: {error}");
-                return ExitCode::from(2);
-            }
-        },
+    match arguments.as_slice() {
+        [_, verb, request] if verb == "compile" => answer(&compiler, request),
         _ => {
             eprintln!(
                 "usage: {}{} compile REQUEST (JSON; the shim runs this program, with the module on \
@@ -95,11 +89,22 @@ pub fn main(compiler: impl Compiler) -> ExitCode {
                 wasmlet_protocol::COMPILER_PREFIX,
                 compiler.engine()
             );
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Answers one request, which is JSON: all of [`main`] but the command line.
+pub fn answer(compiler: &impl Compiler, request: &str) -> ExitCode {
+    let request: CompileRequest = match serde_json::from_str(request) {
+        Ok(request) => request,
+        Err(error) => {
+            eprintln!("REQUEST is not valid: {error}");
             return ExitCode::from(2);
         }
     };
     report_panics(&request.name);
-    let report = match compile(&compiler, &request) {
+    let report = match compile(compiler, &request) {
         Ok(compiled) => CompileReport::Compiled(compiled),
         Err(error) => CompileReport::Failed(Failure {
             reason: error.reason(),

@@ -20,6 +20,8 @@ const KEYS: [&str; 7] = [
     "profile",
     "timeout",
 ];
+/// The profile of a pod that names none.
+pub const DEFAULT_PROFILE: &str = "default";
 const PROFILES: [&str; 3] = ["default", "deterministic", "hardened"];
 
 /// crun's way to ask for an engine.

@@ -12,10 +12,11 @@ use std::process::{Command, Stdio};
 
 use serde::{Deserialize, Serialize};
 use wasmlet_protocol::{
-    COMPILER_PREFIX, Description, GuestOption, PROTOCOL, ProfileKey, RUNNER_PREFIX,
+    COMPILER_PREFIX, Compiled, Description, GuestKind, GuestOption, Needs, PROTOCOL, ProfileKey,
+    RUNNER_PREFIX, interface,
 };
 
-use crate::annotations::{Settings, is_engine_name};
+use crate::annotations::{DEFAULT_PROFILE, Settings, is_engine_name};
 use crate::paths::RUN_DIR;
 use crate::reaper::Reaper;
 
@@ -75,6 +76,26 @@ pub enum EngineError {
         /// Its protocol.
         theirs: u32,
     },
+    /// It cannot run this guest.
+    #[error("engine {engine} cannot run {guest}: {}{}", why.join("; "), others(can))]
+    Cannot {
+        /// Engine.
+        engine: String,
+        /// The guest's name.
+        guest: String,
+        /// Its reasons.
+        why: Vec<String>,
+        /// Installed engines that can.
+        can: Vec<String>,
+    },
+    /// No engine can run this guest.
+    #[error("no engine on this node can run {guest}: {}", why.join("; "))]
+    NoneCan {
+        /// The guest's name.
+        guest: String,
+        /// Each engine with its reasons.
+        why: Vec<String>,
+    },
     /// The profile.
     #[error("engine {engine} has no profile {profile:?}; it has: {available}")]
     Profile {
@@ -95,6 +116,17 @@ pub enum EngineError {
         /// Key of the annotation.
         option: &'static str,
     },
+}
+
+fn others(can: &[String]) -> String {
+    if can.is_empty() {
+        String::new()
+    } else {
+        format!(
+            "; set wasmlet.dev/engine to {}, or leave it out",
+            can.join(" or ")
+        )
+    }
 }
 
 /// Folder with the programs: that of the shim's own file, links resolved.
@@ -139,25 +171,11 @@ pub fn installed(folder: &Path) -> Result<Vec<String>, EngineError> {
     Ok(names)
 }
 
-/// Picks the engine by name: the pod's, else the handler's, else the preferred one.
+/// The engine of that name.
 ///
 /// # Errors
-/// [`EngineError::NotInstalled`] and [`EngineError::None`], with what there is.
-pub fn choose<'a>(
-    asked: Option<&'a str>,
-    installed: &'a [String],
-    folder: &Path,
-) -> Result<&'a str, EngineError> {
-    let name = match asked {
-        Some(name) => name,
-        None if installed.iter().any(|name| name == PREFERRED) => PREFERRED,
-        None => installed
-            .first()
-            .map(String::as_str)
-            .ok_or_else(|| EngineError::None {
-                folder: folder.to_owned(),
-            })?,
-    };
+/// [`EngineError::NotInstalled`], with what there is.
+pub fn named<'a>(name: &'a str, installed: &[String]) -> Result<&'a str, EngineError> {
     if installed.iter().any(|have| have == name) {
         return Ok(name);
     }
@@ -167,6 +185,42 @@ pub fn choose<'a>(
     })
 }
 
+/// The order in which `auto` asks the installed engines whether they can run a guest; the first that can
+/// is taken.
+///
+/// For `wasi-nn` whoever has a plugin for it comes first, as that is why it was installed. Nothing is known
+/// of the guest when `needs` is missing.
+///
+/// # Errors
+/// [`EngineError::None`].
+pub fn order(
+    installed: &[String],
+    needs: Option<&Needs>,
+    folder: &Path,
+) -> Result<Vec<String>, EngineError> {
+    let wants_nn = needs.is_some_and(|needs| {
+        needs
+            .interfaces
+            .iter()
+            .any(|name| name == interface::WASI_NN)
+    });
+    let rank = |name: &str| match name {
+        "wasmedge" if wants_nn => 0,
+        PREFERRED => 1,
+        "wasmedge" => 2,
+        "wasmer" => 3,
+        _ => 4,
+    };
+    let mut order = installed.to_vec();
+    order.sort_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| a.cmp(b)));
+    if order.is_empty() {
+        return Err(EngineError::None {
+            folder: folder.to_owned(),
+        });
+    }
+    Ok(order)
+}
+
 /// Loads an engine of the folder.
 ///
 /// # Errors
@@ -174,6 +228,40 @@ pub fn choose<'a>(
 pub async fn load(folder: &Path, name: &str, reaper: &Reaper) -> Result<Engine, EngineError> {
     let runner = folder.join(format!("{RUNNER_PREFIX}{name}"));
     let description = describe(&runner, reaper).await?;
+    engine(folder, name, runner, description)
+}
+
+/// As [`load`], for a program that waits for nothing else.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_blocking(folder: &Path, name: &str) -> Result<Engine, EngineError> {
+    let runner = folder.join(format!("{RUNNER_PREFIX}{name}"));
+    let failed = |what: String| EngineError::Describe {
+        runner: runner.clone(),
+        what,
+    };
+    let output = describing(&runner)
+        .output()
+        .map_err(|error| failed(error.to_string()))?;
+    if !output.status.success() {
+        return Err(failed(format!(
+            "{}: {}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr).trim()
+        )));
+    }
+    let description =
+        serde_json::from_slice(&output.stdout).map_err(|error| failed(error.to_string()))?;
+    engine(folder, name, runner, description)
+}
+
+fn engine(
+    folder: &Path,
+    name: &str,
+    runner: PathBuf,
+    description: Description,
+) -> Result<Engine, EngineError> {
     if description.protocol != PROTOCOL {
         return Err(EngineError::Protocol {
             runner,
@@ -193,7 +281,7 @@ impl Engine {
     /// # Errors
     /// When the engine has none of that name.
     pub fn profile(&self, asked: Option<&str>) -> Result<&ProfileKey, EngineError> {
-        let name = asked.unwrap_or("default");
+        let name = asked.unwrap_or(DEFAULT_PROFILE);
         let profiles = &self.description.profiles;
         profiles
             .iter()
@@ -207,6 +295,60 @@ impl Engine {
                     .collect::<Vec<_>>()
                     .join(", "),
             })
+    }
+
+    /// Why it cannot run a guest with a pod's settings, one phrase for each reason; none when it can.
+    pub fn objections(&self, guest: &Compiled, settings: &Settings) -> Vec<String> {
+        let mut objections = self.lacks(guest, settings.profile.as_deref());
+        if let Err(error) = self.profile(settings.profile.as_deref()) {
+            objections.push(error.to_string());
+        }
+        if let Err(error) = self.check(settings) {
+            objections.push(error.to_string());
+        }
+        objections
+    }
+
+    /// What a guest needs and this engine does not have, in one of its profiles.
+    pub fn lacks(&self, guest: &Compiled, profile: Option<&str>) -> Vec<String> {
+        let Description {
+            runs, interfaces, ..
+        } = &self.description;
+        if !runs.contains(&guest.kind) {
+            return vec![match guest.kind {
+                GuestKind::Component => "it runs no components".to_owned(),
+                GuestKind::Module => "it runs no modules".to_owned(),
+            }];
+        }
+        let mut lacks = Vec::new();
+        let needs = &guest.needs;
+        let missing = |have: &[String], wanted: &[String]| -> Vec<String> {
+            let list = wanted.iter().filter(|name| !have.contains(name));
+            list.cloned().collect()
+        };
+        // A runner from before it could say so says nothing.
+        if !interfaces.is_empty() {
+            let missing = missing(interfaces, &needs.interfaces);
+            if !missing.is_empty() {
+                lacks.push(format!("it does not offer {}", missing.join(", ")));
+            }
+        }
+        if !needs.unknown.is_empty() {
+            lacks.push(format!("nothing offers {}", needs.unknown.join(", ")));
+        }
+        if let Ok(profile) = self.profile(profile)
+            && !profile.proposals.is_empty()
+        {
+            let missing = missing(&profile.proposals, &needs.proposals);
+            if !missing.is_empty() {
+                lacks.push(format!(
+                    "its profile {} has {} switched off",
+                    profile.name,
+                    missing.join(", ")
+                ));
+            }
+        }
+        lacks
     }
 
     /// Refuses what the engine cannot honour: a limit is never ignored.
@@ -275,13 +417,7 @@ async fn describe(runner: &Path, reaper: &Reaper) -> Result<Description, EngineE
     if let Some(known) = remembered(&memo, &identity) {
         return Ok(known);
     }
-    let mut command = Command::new(runner);
-    command
-        .arg("--describe")
-        .env_clear()
-        .stdin(Stdio::null())
-        .stderr(Stdio::piped());
-    let output = crate::backend::program::output(&mut command, reaper)
+    let output = crate::backend::program::output(&mut describing(runner), reaper)
         .await
         .map_err(|error| failed(error.to_string()))?;
     if output.status != 0 {
@@ -301,6 +437,16 @@ async fn describe(runner: &Path, reaper: &Reaper) -> Result<Description, EngineE
         },
     );
     Ok(description)
+}
+
+fn describing(runner: &Path) -> Command {
+    let mut command = Command::new(runner);
+    command
+        .arg("--describe")
+        .env_clear()
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped());
+    command
 }
 
 fn remembered(memo: &Path, identity: &Identity) -> Option<Description> {
@@ -336,24 +482,115 @@ mod tests {
     #[test]
     fn the_asked_engine_is_taken_or_refused_with_what_there_is() {
         let have = names(&["wasmer", "wasmtime"]);
-        let folder = Path::new("/opt");
-        assert_eq!(
-            choose(Some("wasmer"), &have, folder).expect("there"),
-            "wasmer"
-        );
-        assert_eq!(choose(None, &have, folder).expect("there"), "wasmtime");
-        assert_eq!(
-            choose(None, &names(&["toy"]), folder).expect("there"),
-            "toy"
-        );
-        let error = choose(Some("wasmedge"), &have, folder)
-            .expect_err("not there")
-            .to_string();
+        assert_eq!(named("wasmer", &have).expect("there"), "wasmer");
+        let error = named("wasmedge", &have).expect_err("not there").to_string();
         assert_eq!(
             error,
             "engine \"wasmedge\" is not installed on this node; installed: wasmer, wasmtime"
         );
-        assert!(choose(None, &[], folder).is_err());
+    }
+
+    #[test]
+    fn auto_asks_in_a_fixed_order() {
+        let folder = Path::new("/opt");
+        let needs = |interfaces: &[&str]| Needs {
+            interfaces: names(interfaces),
+            ..Needs::default()
+        };
+        let have = names(&["a-toy", "wasmedge", "wasmer", "wasmtime"]);
+        let asked = |needs: Option<&Needs>| order(&have, needs, folder).expect("some").join(" ");
+        assert_eq!(asked(None), "wasmtime wasmedge wasmer a-toy");
+        let nn = needs(&["wasi-nn", "wasi-preview1"]);
+        assert_eq!(asked(Some(&nn)), "wasmedge wasmtime wasmer a-toy");
+        assert!(order(&[], None, folder).is_err());
+    }
+
+    fn engine(runs: &[GuestKind], interfaces: &[&str], options: &[GuestOption]) -> Engine {
+        Engine {
+            runner: PathBuf::from("/r"),
+            compiler: PathBuf::from("/c"),
+            description: Description {
+                protocol: PROTOCOL,
+                engine: "toy".to_owned(),
+                version: "1".to_owned(),
+                build_id: "b".to_owned(),
+                runs: runs.to_vec(),
+                interfaces: names(interfaces),
+                options: options.to_vec(),
+                profiles: vec![ProfileKey {
+                    name: "default".to_owned(),
+                    compatibility: "c".to_owned(),
+                    proposals: names(&["simd"]),
+                }],
+                memory_reserve: 0,
+                memory_reserve_per_gib: 0,
+            },
+        }
+    }
+
+    fn guest(kind: GuestKind, interfaces: &[&str], proposals: &[&str]) -> Compiled {
+        Compiled {
+            kind,
+            exports: Vec::new(),
+            wants_listener: false,
+            needs: Needs {
+                interfaces: names(interfaces),
+                unknown: Vec::new(),
+                proposals: names(proposals),
+            },
+            min_memory: 0,
+            peak_memory: 0,
+            millis: 0,
+        }
+    }
+
+    #[test]
+    fn every_reason_against_an_engine_is_told() {
+        let toy = engine(&[GuestKind::Module], &["wasi-preview1"], &[]);
+        let plain = guest(GuestKind::Module, &["wasi-preview1"], &["simd"]);
+        assert!(toy.objections(&plain, &Settings::default()).is_empty());
+        let component = guest(GuestKind::Component, &[], &["component-model"]);
+        assert_eq!(toy.lacks(&component, None), ["it runs no components"]);
+
+        let mut other = guest(GuestKind::Module, &["wasix"], &["simd", "gc"]);
+        other.needs.unknown = names(&["env.f"]);
+        let settings = Settings {
+            fuel: Some(1),
+            ..Settings::default()
+        };
+        assert_eq!(
+            toy.objections(&other, &settings),
+            [
+                "it does not offer wasix",
+                "nothing offers env.f",
+                "its profile default has gc switched off",
+                "engine toy cannot honour the annotation wasmlet.dev/fuel: remove it or choose another \
+                 engine",
+            ]
+        );
+        let settings = Settings {
+            profile: Some("hardened".to_owned()),
+            ..Settings::default()
+        };
+        assert_eq!(
+            toy.objections(&plain, &settings),
+            ["engine toy has no profile \"hardened\"; it has: default"]
+        );
+    }
+
+    #[test]
+    fn a_refusal_names_who_can() {
+        let error = EngineError::Cannot {
+            engine: "wasmer".to_owned(),
+            guest: "/a.wasm".to_owned(),
+            why: names(&["it runs no components"]),
+            can: names(&["wasmtime"]),
+        };
+        assert_eq!(
+            error.to_string(),
+            "engine wasmer cannot run /a.wasm: it runs no components; set wasmlet.dev/engine to \
+             wasmtime, or leave it out"
+        );
     }
 
     #[test]

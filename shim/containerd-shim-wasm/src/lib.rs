@@ -35,6 +35,9 @@ pub mod service;
 pub mod spec;
 pub mod stdio;
 
+/// File name of this program: containerd makes it from the runtime's type.
+pub const PROGRAM: &str = "containerd-shim-wasm-v1";
+
 /// An error with everything that caused it, in one line: `outer: inner: innermost`.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut line = error.to_string();

@@ -8,7 +8,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,10 +20,14 @@ use wasmlet_protocol::{CompileReport, CompileRequest, Compiled, FailureReason, P
 use super::compile_cgroup::{CompileCgroup, Slot, Slots};
 use super::program::{self, Output};
 use super::runner::descriptor;
+use crate::annotations::{DEFAULT_PROFILE, Settings};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::options::{CompileBounds, Options};
 use crate::reaper::Reaper;
+
+/// Version of what is kept as facts about a module: this build's, whose parser read it.
+const FACTS_VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " 1");
 
 /// Time for one module when the node's options say nothing.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(300);
@@ -73,61 +77,199 @@ pub async fn open_cache(options: &Options) -> Result<Arc<Cache>> {
         .map(Arc::new)
 }
 
-/// The artifact of a module for an engine and profile, compiled if it has to be.
-///
-/// # Errors
-/// What is wrong with the module, which bound was hit, or what of the node failed.
-pub async fn artifact(
-    cache: Arc<Cache>,
-    module: Module,
-    engine: &Engine,
-    profile: &str,
-    bounds: &CompileBounds,
-    reaper: &Reaper,
-) -> Result<Artifact> {
-    let key_profile = engine.profile(Some(profile))?;
-    let (name, compatibility) = (key_profile.name.clone(), key_profile.compatibility.clone());
-    let (engine_name, build_id) = (
-        engine.description.engine.clone(),
-        engine.description.build_id.clone(),
-    );
-    let of_task = Arc::clone(&cache);
-    let (module, digest, key, warm) = blocking(move || {
-        let digest = match module.digest {
-            Some(digest) => digest,
-            None => Digest::of_file(&module.file).map_err(Error::system("read the module"))?,
-        };
-        let key = Key::new(&digest, &engine_name, &compatibility, &build_id, &name);
-        let entry = of_task.lookup(&key)?;
-        Ok((module, digest, key, entry))
-    })
-    .await?;
-    if let Some(entry) = warm {
-        return Ok(entry.into());
+/// What an artifact is compiled for, as the pod says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Variant {
+    /// Profile by name.
+    pub profile: String,
+    /// The pod limits fuel.
+    pub metered: bool,
+    /// The pod limits time.
+    pub interruptible: bool,
+}
+
+impl Variant {
+    /// The variant that a pod's settings ask for.
+    pub fn of(settings: &Settings) -> Self {
+        Self {
+            profile: settings
+                .profile
+                .clone()
+                .unwrap_or_else(|| DEFAULT_PROFILE.to_owned()),
+            metered: settings.fuel.is_some(),
+            interruptible: settings.timeout.is_some(),
+        }
     }
 
-    let limit = bounds
-        .compile_timeout_seconds
-        .map_or(DEFAULT_TIMEOUT, Duration::from_secs);
-    let queue = Queue {
-        slots: Slots::of_node(bounds),
-        // Whoever compiles needs at most `limit`, and once more where the disk is full.
-        patience: limit.saturating_mul(2),
-    };
-    let (lock, slot) = match queue.turn(&cache, key, &module.name).await? {
-        Turn::Done(entry) => return Ok(entry.into()),
-        Turn::Ours(lock, slot) => (lock, slot),
-    };
-    let job = Job {
-        module: &module,
-        digest,
-        engine,
-        profile,
-        limit,
-        bounds,
-        reaper,
-    };
-    job.compile(cache, lock, slot).await
+    /// Its name in the key of the cache.
+    fn key_name(&self) -> String {
+        let mut name = self.profile.clone();
+        for (is_set, suffix) in [(self.metered, "+fuel"), (self.interruptible, "+timeout")] {
+            if is_set {
+                name.push_str(suffix);
+            }
+        }
+        name
+    }
+}
+
+/// Makes artifacts: the node's cache, and helpers with bounds.
+#[derive(Debug)]
+pub struct Workshop<'a> {
+    /// The node's cache.
+    pub cache: Arc<Cache>,
+    /// Bounds on a helper.
+    pub bounds: &'a CompileBounds,
+    /// Who waits for helpers.
+    pub reaper: &'a Reaper,
+    /// The shim's own program, which reads what a module needs.
+    pub inspector: PathBuf,
+}
+
+/// A module with its digest.
+#[derive(Debug)]
+pub struct Hashed {
+    module: Module,
+    digest: Digest,
+}
+
+impl Hashed {
+    /// Its name, for messages.
+    pub fn name(&self) -> &str {
+        &self.module.name
+    }
+}
+
+/// First words of the keys under which facts about modules are kept; they name no engine.
+const FACTS: &str = "inspect";
+
+impl Workshop<'_> {
+    /// Reads a module once.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn hash(&self, module: Module) -> Result<Hashed> {
+        blocking(move || {
+            let digest = match module.digest {
+                Some(digest) => digest,
+                None => Digest::of_file(&module.file).map_err(Error::system("read the module"))?,
+            };
+            Ok(Hashed { module, digest })
+        })
+        .await
+    }
+
+    /// The artifact of a module for an engine, if there is one.
+    ///
+    /// # Errors
+    /// When the engine has no such profile, or the cache cannot be read.
+    pub async fn cached(
+        &self,
+        module: &Hashed,
+        engine: &Engine,
+        variant: &Variant,
+    ) -> Result<Option<Artifact>> {
+        let key = key(module, engine, variant)?;
+        let cache = Arc::clone(&self.cache);
+        let entry = blocking(move || cache.lookup_if_there(&key).map_err(Error::from)).await?;
+        Ok(entry.map(Artifact::from))
+    }
+
+    /// The artifact of a module for an engine, compiled if it has to be.
+    ///
+    /// # Errors
+    /// What is wrong with the module, which bound was hit, or what of the node failed.
+    pub async fn artifact(
+        &self,
+        module: &Hashed,
+        engine: &Engine,
+        variant: &Variant,
+    ) -> Result<Artifact> {
+        let key = key(module, engine, variant)?;
+        let cache = Arc::clone(&self.cache);
+        let warm = blocking(move || cache.lookup(&key).map_err(Error::from)).await?;
+        if let Some(entry) = warm {
+            return Ok(entry.into());
+        }
+        let (lock, slot) = match self.turn(key, module).await? {
+            Turn::Done(entry) => return Ok(entry.into()),
+            Turn::Ours(lock, slot) => (lock, slot),
+        };
+        let helper = Helper {
+            program: &engine.compiler,
+            verb: "compile",
+            doing: "compiling",
+        };
+        let compiled = self.job(module, helper, variant);
+        compiled
+            .make(Arc::clone(&self.cache), lock, slot, Record::Compile)
+            .await
+    }
+
+    /// What a module is and needs, read from it if that was never done on this node.
+    ///
+    /// # Errors
+    /// When it is no WebAssembly, which bound was hit, or what of the node failed.
+    pub async fn facts(&self, module: &Hashed) -> Result<Compiled> {
+        let key = Key::new(&module.digest, FACTS, "", FACTS_VERSION, "");
+        let cache = Arc::clone(&self.cache);
+        let known = blocking(move || cache.peek(&key).map_err(Error::from)).await?;
+        if let Some(entry) = known {
+            return Ok(entry.meta.compiled);
+        }
+        let (lock, slot) = match self.turn(key, module).await? {
+            Turn::Done(entry) => return Ok(entry.meta.compiled),
+            Turn::Ours(lock, slot) => (lock, slot),
+        };
+        let helper = Helper {
+            program: &self.inspector,
+            verb: crate::cli::inspect::FOR_SHIM,
+            doing: "reading",
+        };
+        let variant = Variant::of(&Settings::default());
+        let artifact = self
+            .job(module, helper, &variant)
+            .make(Arc::clone(&self.cache), lock, slot, Record::Nothing)
+            .await?;
+        Ok(artifact.compiled)
+    }
+
+    async fn turn(&self, key: Key, module: &Hashed) -> Result<Turn> {
+        let queue = Queue {
+            slots: Slots::of_node(self.bounds),
+            // Whoever compiles needs at most the limit, and once more where the disk is full.
+            patience: self.limit().saturating_mul(2),
+        };
+        queue.turn(&self.cache, key, module.name()).await
+    }
+
+    fn job<'a>(&'a self, module: &'a Hashed, helper: Helper<'a>, variant: &'a Variant) -> Job<'a> {
+        Job {
+            module,
+            helper,
+            variant,
+            limit: self.limit(),
+            bounds: self.bounds,
+            reaper: self.reaper,
+        }
+    }
+
+    fn limit(&self) -> Duration {
+        self.bounds
+            .compile_timeout_seconds
+            .map_or(DEFAULT_TIMEOUT, Duration::from_secs)
+    }
+}
+
+fn key(module: &Hashed, engine: &Engine, variant: &Variant) -> Result<Key> {
+    let profile = engine.profile(Some(&variant.profile))?;
+    Ok(Key::new(
+        &module.digest,
+        &engine.description.engine,
+        &profile.compatibility,
+        &engine.description.build_id,
+        &variant.key_name(),
+    ))
 }
 
 /// Those who wait to compile.
@@ -147,7 +289,7 @@ enum Turn {
 
 /// A look at the queue.
 enum Look {
-    Turn(Turn),
+    Turn(Box<Turn>),
     /// Somebody compiles this very module.
     SameModule,
     /// All places are taken.
@@ -165,7 +307,7 @@ impl Queue {
             let (of_task, slots) = (Arc::clone(cache), self.slots.clone());
             let look = blocking(move || look(&of_task, &key, &slots)).await?;
             if let Look::Turn(turn) = look {
-                return Ok(turn);
+                return Ok(*turn);
             }
             if matches!(look, Look::NoPlace) {
                 no_place = Some(Instant::now());
@@ -221,26 +363,47 @@ fn look(cache: &Cache, key: &Key, slots: &Slots) -> Result<Look> {
         return Ok(Look::SameModule);
     };
     if let Some(entry) = cache.lookup_locked(&lock)? {
-        return Ok(Look::Turn(Turn::Done(entry)));
+        return Ok(Look::Turn(Box::new(Turn::Done(entry))));
     }
     Ok(match slots.try_take()? {
-        Some(slot) => Look::Turn(Turn::Ours(lock, slot)),
+        Some(slot) => Look::Turn(Box::new(Turn::Ours(lock, slot))),
         None => Look::NoPlace,
     })
 }
 
+/// A program that reads a module on descriptor 0 and reports on descriptor 1.
+#[derive(Clone, Copy)]
+struct Helper<'a> {
+    program: &'a Path,
+    verb: &'static str,
+    /// For messages.
+    doing: &'static str,
+}
+
+/// Whether the node's figures count a job.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Record {
+    Compile,
+    Nothing,
+}
+
 struct Job<'a> {
-    module: &'a Module,
-    digest: Digest,
-    engine: &'a Engine,
-    profile: &'a str,
+    module: &'a Hashed,
+    helper: Helper<'a>,
+    variant: &'a Variant,
     limit: Duration,
     bounds: &'a CompileBounds,
     reaper: &'a Reaper,
 }
 
 impl Job<'_> {
-    async fn compile(&self, cache: Arc<Cache>, lock: KeyLock, slot: Slot) -> Result<Artifact> {
+    async fn make(
+        &self,
+        cache: Arc<Cache>,
+        lock: KeyLock,
+        slot: Slot,
+        record: Record,
+    ) -> Result<Artifact> {
         let of_task = Arc::clone(&cache);
         let staged = blocking(move || {
             of_task
@@ -266,16 +429,19 @@ impl Job<'_> {
         // The next module need not wait for the disk.
         drop(slot);
         tracing::info!(
-            module = self.module.name,
-            engine = self.engine.description.engine,
+            module = self.module.name(),
+            helper = %self.helper.program.display(),
             millis = compiled.millis,
             peak_memory = compiled.peak_memory,
-            "compiled"
+            "{} done",
+            self.helper.doing
         );
-        let module = descriptor(&self.module.file)?;
-        let (digest, name) = (self.digest, self.module.name.clone());
+        let module = descriptor(&self.module.module.file)?;
+        let (digest, name) = (self.module.digest, self.module.name().to_owned());
         blocking(move || {
-            cache.record_compile(&compiled);
+            if record == Record::Compile {
+                cache.record_compile(&compiled);
+            }
             // The entry stands for these bytes on the whole node, so they must be what was compiled.
             let now =
                 Digest::of_file(&File::from(module)).map_err(Error::system("read the module"))?;
@@ -307,10 +473,10 @@ impl Job<'_> {
         }
         let request = CompileRequest {
             protocol: PROTOCOL,
-            name: self.module.name.clone(),
-            profile: self.profile.to_owned(),
-            metered: false,
-            interruptible: false,
+            name: self.module.name().to_owned(),
+            profile: self.variant.profile.clone(),
+            metered: self.variant.metered,
+            interruptible: self.variant.interruptible,
             cgroup_procs: cgroup.procs_files(),
             parent: Some(std::process::id()),
             time_limit_seconds: Some(self.limit.as_secs()),
@@ -318,11 +484,11 @@ impl Job<'_> {
         let request = serde_json::to_string(&request).map_err(|error| Error::BadRequest {
             what: error.to_string(),
         })?;
-        let module = descriptor(&self.module.file)?;
+        let module = descriptor(&self.module.module.file)?;
         rewind(&module)?;
-        let mut command = cgroup.command(&self.engine.compiler, self.limit);
+        let mut command = cgroup.command(self.helper.program, self.limit);
         command
-            .arg("compile")
+            .arg(self.helper.verb)
             .arg(request)
             .env_clear()
             .stdin(module)
@@ -370,7 +536,7 @@ impl Job<'_> {
         if output.stdout.is_empty() {
             if cgroup.killed_for_memory(output.status) {
                 return Err(Error::CompileBound {
-                    module: self.module.name.clone(),
+                    module: self.module.name().to_owned(),
                     bound: format!(
                         "needs more than {} bytes of memory together with all that compiles on this \
                          node at the same time",
@@ -390,7 +556,7 @@ impl Job<'_> {
         match report {
             CompileReport::Compiled(compiled) => Ok(compiled),
             CompileReport::Failed(failure) => Err(Error::Failure {
-                program: format!("compiling {}", self.module.name),
+                program: format!("{} {}", self.helper.doing, self.module.name()),
                 failure,
             }),
         }
@@ -398,7 +564,7 @@ impl Job<'_> {
 
     fn out_of_time(&self) -> Error {
         Error::CompileBound {
-            module: self.module.name.clone(),
+            module: self.module.name().to_owned(),
             bound: format!("took longer than {} s", self.limit.as_secs()),
             key: "CompileTimeoutSeconds",
         }
@@ -406,7 +572,7 @@ impl Job<'_> {
 
     fn broken(&self, what: String) -> Error {
         Error::Program {
-            program: self.engine.compiler.clone(),
+            program: self.helper.program.to_owned(),
             what,
         }
     }

@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 use command_fds::{CommandFdExt, FdMapping};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use wasmlet_protocol::{ContainerRef, ControlReply, CreateReply, CreateRequest, fd};
+use wasmlet_protocol::{ContainerRef, ControlReply, CreateReply, CreateRequest, GuestLimits, fd};
 
 use super::program;
 use crate::error::{Error, Result};
@@ -144,11 +144,17 @@ impl Runner {
         self.finish(&mut command, reaper).await
     }
 
-    /// Changes the container's limits; `resources` is the JSON of OCI's `LinuxResources`.
+    /// Changes the container's limits; `resources` is the JSON of OCI's `LinuxResources`, and `limits` are
+    /// the guest's, where they change with them.
     ///
     /// # Errors
     /// The runner's own failure, or that it died.
-    pub async fn update(&self, resources: &[u8], reaper: &Reaper) -> Result<()> {
+    pub async fn update(
+        &self,
+        resources: &[u8],
+        limits: Option<GuestLimits>,
+        reaper: &Reaper,
+    ) -> Result<()> {
         let resources = std::str::from_utf8(resources).map_err(|error| Error::BadRequest {
             what: format!("the resources are no JSON: {error}"),
         })?;
@@ -157,6 +163,9 @@ impl Runner {
             .arg("update")
             .arg(json_text(&self.container)?)
             .arg(resources);
+        if let Some(limits) = limits {
+            command.arg(json_text(&limits)?);
+        }
         self.finish(&mut command, reaper).await
     }
 

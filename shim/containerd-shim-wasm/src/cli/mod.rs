@@ -2,6 +2,7 @@
 
 mod delete;
 mod info;
+pub mod inspect;
 pub mod resolve_image;
 mod start;
 
@@ -28,13 +29,18 @@ pub enum CliError {
     /// `-info`.
     #[error("-info")]
     Info(#[from] info::InfoError),
+    /// `inspect`.
+    #[error("inspect")]
+    Inspect(#[from] inspect::InspectError),
     /// `resolve-image`.
     #[error("resolve-image")]
     ResolveImage(#[from] resolve_image::ResolveImageError),
 }
 
-const USAGE: &str = "usage: containerd-shim-wasm-v1 [-v] [-info] -namespace NS -id ID -address SOCKET \
-                     [-bundle DIR] start|delete (containerd runs this program; see README.md)";
+const USAGE: &str = "usage: containerd-shim-wasm-v1 inspect [--json] MODULE, which tells what a module needs and \
+                     which engines can run it, or\n       containerd-shim-wasm-v1 [-v] [-info] -namespace NS \
+                     -id ID -address SOCKET [-bundle DIR] start|delete (containerd runs this program; see \
+                     README.md)";
 
 /// Runs the command line.
 ///
@@ -46,6 +52,14 @@ pub fn run(arguments: Vec<OsString>) -> Result<(), CliError> {
         .is_some_and(|word| word == resolve_image::WORD)
     {
         return Ok(resolve_image::run(arguments.get(1..).unwrap_or_default())?);
+    }
+    if let Some((word, rest)) = arguments.split_first() {
+        if word == inspect::WORD {
+            return Ok(inspect::run(rest)?);
+        }
+        if word == inspect::FOR_SHIM {
+            return Ok(inspect::for_shim(rest)?);
+        }
     }
     if arguments
         .iter()

@@ -6,21 +6,25 @@
 //!
 //! Whatever fails, each step takes back what it and the steps before it did.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use wasmlet_protocol::{ContainerRef, CreateRequest as RunnerRequest, GuestKind, PROTOCOL};
+use wasmlet_protocol::{
+    Compiled, ContainerRef, CreateRequest as RunnerRequest, Description, GuestKind, PROTOCOL,
+};
 
 use super::Context;
+use super::choice::{Chooser, Chosen};
 use super::process::Process;
 use super::request::CreateRequest;
 use crate::annotations::{self, DEFAULT_PORT, Listen, Settings};
-use crate::backend::compile::{self, Artifact, Module};
+use crate::backend::compile::{self, Artifact, Module, Variant, Workshop};
 use crate::backend::runc::{CreateOptions, ProcessIo, Runc};
 use crate::backend::runner::Runner;
 use crate::cgroup::Cgroup;
-use crate::engine::{self, Engine};
+use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::options::Options;
 use crate::record::{BackendRecord, Init, Record};
@@ -37,6 +41,8 @@ pub(crate) enum Backend {
         runner: Runner,
         /// The runner must start it, because there are hooks to run.
         has_poststart: bool,
+        /// What the container's memory limit means for its guest.
+        memory: MemoryRule,
     },
     Linux {
         runc: Runc,
@@ -269,12 +275,34 @@ impl Attempt<'_> {
         } = self;
         let container = spec.annotation(route::CONTAINER_NAME);
         let settings = annotations::parse(&spec.annotations, container)?;
-        let engine = self.engine(&settings).await?;
-        let profile = engine.profile(settings.profile.as_deref())?.name.clone();
-        let max_memory = max_memory(&settings, spec, &engine)?;
-        let bounds = &request.options.compile;
-        let artifact =
-            compile::artifact(cache, module, &engine, &profile, bounds, &context.reaper).await?;
+        let workshop = Workshop {
+            cache,
+            bounds: &request.options.compile,
+            reaper: &context.reaper,
+            inspector: context.engines.join(crate::PROGRAM),
+        };
+        let module = workshop.hash(module).await?;
+        let chooser = Chooser {
+            folder: &context.engines,
+            reaper: &context.reaper,
+            workshop: &workshop,
+            settings: &settings,
+            handler: request.options.engine.as_deref(),
+        };
+        let Chosen {
+            engine,
+            artifact,
+            reason,
+        } = chooser.choose(&module).await?;
+        tracing::info!(
+            id = request.id,
+            engine = engine.description.engine,
+            reason,
+            "engine chosen"
+        );
+        let memory = MemoryRule::new(&settings, &engine);
+        let max_memory = memory.cap(spec.memory_limit())?;
+        let listen = listen(&settings, &artifact)?;
 
         let runner = Runner::new(
             engine.runner.clone(),
@@ -304,12 +332,14 @@ impl Attempt<'_> {
             kind: artifact.compiled.kind,
             args: arguments(spec, invoke.as_deref()),
             invoke,
-            profile,
+            profile: Variant::of(&settings).profile,
             max_memory,
-            listen: listen(&settings, &artifact)?,
-            fuel: None,
-            timeout_millis: None,
-            max_stack: None,
+            listen,
+            fuel: settings.fuel,
+            timeout_millis: settings
+                .timeout
+                .map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
+            max_stack: settings.max_stack,
         };
         let (descriptors, mut held) = match console {
             Some(_) => (None, Held::default()),
@@ -345,6 +375,7 @@ impl Attempt<'_> {
                     Backend::Wasm {
                         runner,
                         has_poststart,
+                        memory,
                     },
                     init,
                     pid,
@@ -360,25 +391,6 @@ impl Attempt<'_> {
                 Err(error)
             }
         }
-    }
-
-    async fn engine(&self, settings: &Settings) -> Result<Engine> {
-        let folder = &self.context.engines;
-        let installed = engine::installed(folder)?;
-        let asked = settings
-            .engine
-            .as_deref()
-            .or(self.request.options.engine.as_deref());
-        let name = engine::choose(asked, &installed, folder)?;
-        let engine = engine::load(folder, name, &self.context.reaper).await?;
-        engine.check(settings)?;
-        let reason = match (&settings.engine, &self.request.options.engine) {
-            (Some(_), _) => "the pod's annotation",
-            (None, Some(_)) => "the handler's default",
-            (None, None) => "auto",
-        };
-        tracing::info!(id = self.request.id, engine = name, reason, "engine chosen");
-        Ok(engine)
     }
 
     async fn linux(&self) -> Outcome {
@@ -518,37 +530,70 @@ fn arguments(spec: &Spec, invoke: Option<&str>) -> Vec<String> {
 
 /// The cap on linear memory: what the pod asks for, and at most the container's limit less what the
 /// runner itself needs, so that the guest sees `memory.grow` fail before the kernel kills it.
-fn max_memory(settings: &Settings, spec: &Spec, engine: &Engine) -> Result<Option<u64>> {
-    let Some(limit) = spec.memory_limit() else {
-        return Ok(settings.memory);
-    };
-    let description = &engine.description;
-    let room = description.linear_memory(limit);
-    if room == 0 {
-        return Err(Error::BadRequest {
-            what: format!(
-                "a memory limit of {limit} bytes is too small: {} alone needs {}",
-                description.engine, description.memory_reserve
-            ),
-        });
-    }
-    Ok(Some(
-        settings.memory.map_or(room, |memory| memory.min(room)),
-    ))
+#[derive(Debug)]
+pub(crate) struct MemoryRule {
+    /// `wasmlet.dev/memory`.
+    asked: Option<u64>,
+    description: Box<Description>,
 }
 
-fn listen(settings: &Settings, artifact: &Artifact) -> Result<Option<std::net::SocketAddr>> {
-    let is_module = artifact.compiled.kind == GuestKind::Module;
-    match settings.listen {
-        Listen::At(_) if !is_module => Err(Error::BadRequest {
-            what: "wasmlet.dev/listen hands a listening socket to a core module, and this is a component; \
-                   serving wasi:http is not supported yet"
-                .to_owned(),
-        }),
-        Listen::At(address) => Ok(Some(address)),
-        Listen::IfWanted if is_module && artifact.compiled.wants_listener => {
-            Ok(Some((std::net::Ipv4Addr::UNSPECIFIED, DEFAULT_PORT).into()))
+impl MemoryRule {
+    fn new(settings: &Settings, engine: &Engine) -> Self {
+        Self {
+            asked: settings.memory,
+            description: Box::new(engine.description.clone()),
         }
-        Listen::IfWanted | Listen::None => Ok(None),
     }
+
+    /// The cap in bytes for a memory limit of the container.
+    ///
+    /// # Errors
+    /// When the runner alone does not fit.
+    pub(crate) fn cap(&self, limit: Option<u64>) -> Result<Option<u64>> {
+        let Some(limit) = limit else {
+            return Ok(self.asked);
+        };
+        let room = self.description.linear_memory(limit);
+        if room == 0 {
+            return Err(Error::BadRequest {
+                what: format!(
+                    "a memory limit of {limit} bytes is too small: {} alone needs {}",
+                    self.description.engine, self.description.memory_reserve
+                ),
+            });
+        }
+        Ok(Some(self.asked.map_or(room, |memory| memory.min(room))))
+    }
+}
+
+fn listen(settings: &Settings, artifact: &Artifact) -> Result<Option<SocketAddr>> {
+    let Compiled {
+        kind,
+        wants_listener,
+        ..
+    } = artifact.compiled;
+    let address = match settings.listen {
+        Listen::At(_) if kind == GuestKind::Component && !wants_listener => {
+            return Err(Error::BadRequest {
+                what: "wasmlet.dev/listen: this component serves nothing, as it does not export \
+                       wasi:http/incoming-handler; remove the annotation"
+                    .to_owned(),
+            });
+        }
+        Listen::At(address) => Some(address),
+        Listen::IfWanted if wants_listener => {
+            Some((std::net::Ipv4Addr::UNSPECIFIED, DEFAULT_PORT).into())
+        }
+        Listen::IfWanted | Listen::None => None,
+    };
+    if address.is_some() && settings.timeout.is_some() && kind == GuestKind::Module {
+        return Err(Error::BadRequest {
+            what:
+                "wasmlet.dev/timeout is the time of a run, and this module serves for ever; bound \
+                   requests in the program, or build it as a component that exports \
+                   wasi:http/incoming-handler, where it is the time of one request"
+                    .to_owned(),
+        });
+    }
+    Ok(address)
 }

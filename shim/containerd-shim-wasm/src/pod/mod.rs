@@ -4,6 +4,7 @@
 //! operation and never across an await. Everything of one container belongs to its [`driver`], a task
 //! that takes requests from a channel one by one, so no verb can see another half done.
 
+mod choice;
 pub mod create;
 pub mod driver;
 pub mod ending;

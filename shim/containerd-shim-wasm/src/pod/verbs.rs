@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use containerd_shim_protos::events::task as messages;
+use serde::Deserialize;
+use wasmlet_protocol::GuestLimits;
 
 use super::create::Backend;
 use super::driver::{Driver, Exec};
@@ -28,10 +30,12 @@ impl Driver {
             Backend::Wasm {
                 runner,
                 has_poststart: true,
+                ..
             } => runner.control("start", reaper).await?,
             Backend::Wasm {
                 runner,
                 has_poststart: false,
+                ..
             } => runner.start()?,
             Backend::Linux { runc, .. } => runc.start(&self.id, &self.bundle, reaper).await?,
         }
@@ -191,7 +195,15 @@ impl Driver {
     pub(super) async fn update(&self, resources: &[u8]) -> Result<Answer> {
         let reaper = &self.context.reaper;
         match &self.backend {
-            Backend::Wasm { runner, .. } => runner.update(resources, reaper).await?,
+            Backend::Wasm { runner, memory, .. } => {
+                let limits = match memory_limit(resources)? {
+                    Some(limit) => Some(GuestLimits {
+                        max_memory: memory.cap(limit)?,
+                    }),
+                    None => None,
+                };
+                runner.update(resources, limits, reaper).await?;
+            }
             Backend::Linux { runc, .. } => {
                 runc.update(&self.id, resources, &self.bundle, reaper)
                     .await?;
@@ -307,5 +319,43 @@ fn deleted(process: &Process) -> Answer {
     Answer::Deleted {
         pid: process.state.pid().unwrap_or_default().cast_unsigned(),
         exit: process.state.exit().unwrap_or(never),
+    }
+}
+
+/// The memory limit in an update: nothing when it is left as it is, and `Some(None)` when it is lifted.
+fn memory_limit(resources: &[u8]) -> Result<Option<Option<u64>>> {
+    #[derive(Deserialize)]
+    struct Resources {
+        memory: Option<Memory>,
+    }
+    #[derive(Deserialize)]
+    struct Memory {
+        limit: Option<i64>,
+    }
+    let resources: Resources =
+        serde_json::from_slice(resources).map_err(|error| Error::BadRequest {
+            what: format!("the resources are not valid: {error}"),
+        })?;
+    let limit = resources.memory.and_then(|memory| memory.limit);
+    Ok(limit
+        // As the runtime specification has it: nothing is set.
+        .filter(|limit| *limit != 0)
+        .map(|limit| u64::try_from(limit).ok()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::memory_limit;
+
+    #[test]
+    fn the_memory_limit_of_an_update_is_found() {
+        let limit = |json: &str| memory_limit(json.as_bytes()).expect("valid");
+        assert_eq!(limit("{}"), None);
+        assert_eq!(limit(r#"{"cpu":{"shares":2}}"#), None);
+        assert_eq!(limit(r#"{"memory":{"swap":5}}"#), None);
+        assert_eq!(limit(r#"{"memory":{"limit":0}}"#), None);
+        assert_eq!(limit(r#"{"memory":{"limit":5}}"#), Some(Some(5)));
+        assert_eq!(limit(r#"{"memory":{"limit":-1}}"#), Some(None));
+        assert!(memory_limit(b"[]").is_err());
     }
 }
