@@ -46,6 +46,8 @@ pub struct NodeOptions {
     pub own_run_kib: Option<u32>,
     /// Put the folder of compiled modules on a file system of this size in KiB.
     pub cache_kib: Option<u32>,
+    /// Programs to drop into the folder of the shim, which then is one of the node's own.
+    pub programs: Vec<PathBuf>,
 }
 
 /// See the module.
@@ -91,6 +93,9 @@ impl Node {
         }
         let config = config::render(version, &base, &settings);
         fs::write(base.join("config.toml"), config).expect("config.toml can be written");
+        if !options.programs.is_empty() {
+            install(&base.join("bin"), &options.programs);
+        }
         let child = spawn(version, &base, &options);
         let node = Self {
             channel: RwLock::new(connect(&base)),
@@ -144,6 +149,11 @@ impl Node {
     /// Cgroup that all containers of this node are placed under, as an absolute cgroup path.
     pub fn cgroup(&self) -> String {
         remove::cgroup_of(&self.base)
+    }
+
+    /// Folder of the shim and the engines.
+    pub fn programs(&self) -> PathBuf {
+        programs(&self.base, &self.options)
     }
 
     /// Folder of a task's bundle.
@@ -299,6 +309,47 @@ pub fn bin_dir() -> PathBuf {
     }
 }
 
+fn programs(base: &Path, options: &NodeOptions) -> PathBuf {
+    if options.programs.is_empty() {
+        bin_dir()
+    } else {
+        base.join("bin")
+    }
+}
+
+/// Copies our programs and `more` into a folder.
+///
+/// The shim has to be a copy: it looks for engines where its own file is, links resolved. So has what is
+/// dropped in. The rest may bring libraries beside it and is linked to.
+#[track_caller]
+fn install(folder: &Path, more: &[PathBuf]) {
+    let copy = |from: &Path| {
+        let to = folder.join(from.file_name().expect("a program has a name"));
+        if let Err(error) = fs::copy(from, &to) {
+            panic!(
+                "cannot copy {} to {}: {error}",
+                from.display(),
+                to.display()
+            );
+        }
+    };
+    fs::create_dir_all(folder).expect("a folder for programs can be made");
+    let ours = bin_dir().canonicalize().expect("our programs are built");
+    for entry in fs::read_dir(&ours).expect("our programs can be listed") {
+        let path = entry.expect("our programs can be listed").path();
+        if path
+            .file_name()
+            .is_some_and(|name| name == "containerd-shim-wasm-v1")
+        {
+            copy(&path);
+        } else {
+            let link = folder.join(path.file_name().unwrap_or_default());
+            std::os::unix::fs::symlink(&path, link).expect("a link can be made");
+        }
+    }
+    more.iter().for_each(|path| copy(path));
+}
+
 fn spawn(version: &Version, base: &Path, options: &NodeOptions) -> Child {
     let log = File::options()
         .create(true)
@@ -307,7 +358,7 @@ fn spawn(version: &Version, base: &Path, options: &NodeOptions) -> Child {
         .expect("containerd.log can be opened");
     let path = format!(
         "{}:{}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        bin_dir().display(),
+        programs(base, options).display(),
         version.bin.display()
     );
     let program = version.bin.join("containerd");

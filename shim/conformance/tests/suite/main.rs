@@ -29,6 +29,7 @@ mod protocol;
 mod security;
 mod soak;
 mod stdio;
+mod toy;
 
 use std::process::ExitCode;
 
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
         ("soak", soak::CASES),
         ("death", death::CASES),
         ("pods", pods::CASES),
+        ("toy", toy::CASES),
     ];
     let conclusion = libtest_mimic::run(&arguments, case::trials(topics));
     case::stop_nodes();
