@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::SystemTime;
 
-use wasmlet_conformance::{Ctx, Image, Runtime, TaskOptions};
+use wasmlet_conformance::{Ctx, Image, TaskOptions};
 use wasmlet_oci_image::{Image as OciImage, Layer};
 
 use crate::case::Case;
@@ -11,7 +11,8 @@ use crate::case::Case;
 pub(crate) const CASES: &[Case] = &[
     Case::all("arguments_arrive", arguments_arrive),
     Case::all("environment_is_the_specs", environment_is_the_specs),
-    Case::all("working_folder_is_set", working_folder_is_set),
+    Case::all("working_folder_is_set", working_folder_is_set)
+        .row("relative paths start in the working folder"),
     Case::all(
         "entrypoint_and_command_are_joined",
         entrypoint_and_command_are_joined,
@@ -57,7 +58,7 @@ fn image(ctx: &Ctx, name: &str, change: impl Fn(OciImage, &str) -> OciImage) -> 
     let program = wasmlet_conformance::Guests::shared()
         .bytes("context", ctx.runtime().target())
         .expect("the guest can be compiled");
-    let path = if ctx.runtime() == Runtime::Wasm {
+    let path = if ctx.runtime().is_wasm() {
         "app.wasm"
     } else {
         "app"
@@ -80,7 +81,7 @@ fn working_folder_is_set(ctx: &Ctx) {
     });
     let exit = ctx.run_image("t", &image, TaskOptions::default(), |spec| spec);
     // WASI has no call that asks for the working folder; its C library starts from "/".
-    if ctx.runtime() != Runtime::Wasm {
+    if !ctx.runtime().is_wasm() {
         assert!(exit.stdout.contains("cwd /work\n"), "{exit:?}");
     }
     assert!(

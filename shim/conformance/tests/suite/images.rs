@@ -1,6 +1,6 @@
 //! The forms in which a module can come.
 
-use wasmlet_conformance::{Ctx, Guests, Image, ImageForm, Runtime, Target, TaskOptions};
+use wasmlet_conformance::{Ctx, Guests, Image, ImageForm, Target, TaskOptions};
 use wasmlet_oci_image::{Artifact, Image as OciImage, Layer, Platform, media_type};
 
 use crate::case::Case;
@@ -16,7 +16,7 @@ pub(crate) const CASES: &[Case] = &[
     ),
     Case::wasm("text_is_compiled_too", text_is_compiled_too),
     Case::wasm("a_module_needs_no_suffix", a_module_needs_no_suffix),
-    Case::wasm("a_component_runs", a_component_runs),
+    Case::wasm("a_component_runs", a_component_runs).wasmtime_only(),
     Case::wasm(
         "a_function_can_be_called_by_name",
         a_function_can_be_called_by_name,
@@ -32,7 +32,8 @@ pub(crate) const CASES: &[Case] = &[
     Case::wasm(
         "artifacts_of_every_layer_type_run",
         artifacts_of_every_layer_type_run,
-    ),
+    )
+    .wasmtime_only(),
     Case::wasm(
         "an_entrypoint_may_be_a_link_inside_the_image",
         an_entrypoint_may_be_a_link,
@@ -69,7 +70,7 @@ fn layers_may_be_gzip_zstd_or_plain(ctx: &Ctx) {
 }
 
 fn an_index_gives_the_manifest_for_this_node(ctx: &Ctx) {
-    let path = if ctx.runtime() == Runtime::Wasm {
+    let path = if ctx.runtime().is_wasm() {
         "a.wasm"
     } else {
         "a"
