@@ -1,8 +1,8 @@
 //! A tenant of a node that others use, too.
 //!
 //! Without `ATTACK` it is a good one: it answers every HTTP request on the socket that the runtime hands it
-//! as descriptor 0 with the sum of some work. With `ATTACK` it is a bad one: `loop`, `memory`, `stack`,
-//! `files` or `random`, each without an end of its own.
+//! as descriptor 0 with the sum of some work. With `ATTACK` it is a bad one: `loop`, `memory`, `stack` or
+//! `files`, each without an end of its own.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
@@ -20,9 +20,8 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
         Ok("files") => files(),
-        Ok("random") => random(),
         Ok(other) => {
-            eprintln!("tenant: ATTACK={other} is not known; it can be loop, memory, stack, files or random");
+            eprintln!("tenant: ATTACK={other} is not known; it can be loop, memory, stack or files");
             ExitCode::FAILURE
         }
     }
@@ -92,16 +91,4 @@ fn files() -> ExitCode {
             }
         }
     }
-}
-
-fn random() -> ExitCode {
-    use std::collections::hash_map::RandomState;
-    use std::hash::{BuildHasher, Hasher};
-    // Every thread asks once and counts from there; the standard library has no more of it.
-    let mut sum = 0_u64;
-    for _ in 0..u32::MAX {
-        sum ^= RandomState::new().build_hasher().finish();
-    }
-    println!("{sum}");
-    ExitCode::from(7)
 }

@@ -5,6 +5,7 @@
 
 pub mod compile;
 pub mod compile_cgroup;
+mod compile_queue;
 pub mod program;
 pub mod runc;
 pub mod runner;

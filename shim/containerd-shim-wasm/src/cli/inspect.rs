@@ -159,7 +159,12 @@ fn inspect(path: &Path) -> Result<Answer, InspectError> {
     let guest = guest(facts);
     let folder = engine::folder()?;
     let installed = engine::installed(&folder)?;
-    let order = engine::order(&installed, Some(&guest.needs), &folder)?;
+    // What a module needs can be told without an engine, too.
+    let order = if installed.is_empty() {
+        Vec::new()
+    } else {
+        engine::order(&installed, Some(&guest.needs), &folder)?
+    };
     let mut engines = Vec::new();
     let mut auto = None;
     for name in order {
