@@ -103,6 +103,8 @@ suite_clippy() {
     # The features that the programs are built with, which the line above never sees alone.
     cargo clippy --locked --package wasmlet-wasmtime --no-default-features --features runner -- -D warnings
     cargo clippy --locked --package wasmlet-wasmtime --no-default-features --features compiler -- -D warnings
+    cargo clippy --locked --package wasmlet-wasmer --no-default-features --features runner -- -D warnings
+    cargo clippy --locked --package wasmlet-wasmer --no-default-features --features compiler -- -D warnings
 }
 
 suite_doc() {

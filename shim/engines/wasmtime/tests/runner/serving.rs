@@ -7,6 +7,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use wasmlet_protocol::FailureReason;
 
+use crate::engine;
 use crate::guests;
 use crate::support::{Container, Created, DEADLINE, can_run, eventually};
 
@@ -199,7 +200,11 @@ fn descriptors_of_sockets_behave_as_others_do() {
     let mut stream = connect(address);
     created.start();
     assert_eq!(answer(&mut stream), "hello");
-    assert_eq!(created.wait(), 0, "the number of the check that failed");
+    assert_eq!(
+        created.wait(),
+        engine::DESCRIPTOR_CHECK,
+        "the number of the check that failed"
+    );
     assert_eq!(created.delete().read("stderr"), "");
 }
 
