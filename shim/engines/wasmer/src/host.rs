@@ -7,18 +7,14 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 use virtual_net::DynVirtualNetworking;
-use wasmer::{Engine, FunctionType, Imports, Module, Store};
+use wasmer::{Engine, Imports, Module, Store};
 use wasmer_wasix::runtime::SpawnType;
 use wasmer_wasix::runtime::resolver::{MultiSource, Source};
 use wasmer_wasix::runtime::task_manager::tokio::TokioTaskManager;
 use wasmer_wasix::runtime::task_manager::{
     SpawnMemoryTypeOrStore, TaskWasm, TaskWasmCallbacks, TaskWasmRunProperties,
 };
-use wasmer_wasix::{Runtime, VirtualTaskManager, WasiFunctionEnv, WasiThreadError};
-
-/// Most threads of a guest at a time: each has a stack and an instance outside of the cap on linear memory.
-/// Where the container may have fewer (`pids.max`), that is the limit.
-pub(crate) const MAX_THREADS: usize = 128;
+use wasmer_wasix::{Runtime, VirtualTaskManager, WasiError, WasiFunctionEnv, WasiThreadError};
 
 /// See the module.
 #[derive(Debug)]
@@ -173,18 +169,7 @@ pub(crate) fn imports(
     env: &WasiFunctionEnv,
     store: &mut Store,
     module: &Module,
-) -> Result<Imports, wasmer_wasix::WasiError> {
+) -> Result<Imports, Box<WasiError>> {
     env.import_object_for_all_wasi_versions(store, module)
-}
-
-/// A function's type as in WebAssembly text, for messages.
-pub(crate) fn signature(ty: &FunctionType) -> String {
-    let list = |types: &[wasmer::Type]| {
-        types
-            .iter()
-            .map(|ty| ty.to_string().to_lowercase())
-            .collect::<Vec<_>>()
-            .join(" ")
-    };
-    format!("({}) -> ({})", list(ty.params()), list(ty.results()))
+        .map_err(Box::new)
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use virtual_net::UnsupportedVirtualNetworking;
 use wasmer::sys::EngineBuilder;
-use wasmer::{Engine, Extern, ExternType, ImportType, Imports, Module, Store};
+use wasmer::{Engine, Extern, ExternType, FunctionType, ImportType, Imports, Module, Store, Type};
 use wasmer_wasix::WasiEnv;
 use wasmlet_compiler_core::{CompileError, one_line};
 
@@ -77,8 +77,8 @@ fn complaint(import: &ImportType, offered: &Imports, store: &Store) -> Option<St
                 (ty != *wanted).then(|| {
                     format!(
                         "the import {shown} is a function {} and wanted as {}",
-                        host::signature(&ty),
-                        host::signature(wanted)
+                        signature(&ty),
+                        signature(wanted)
                     )
                 })
             }
@@ -114,4 +114,16 @@ fn whose(module: &str, name: &str) -> &'static str {
         "wasix_64v1" => " (WASIX for 64-bit memories)",
         _ => "",
     }
+}
+
+/// A function's type as in WebAssembly text, for messages.
+fn signature(ty: &FunctionType) -> String {
+    let list = |types: &[Type]| {
+        types
+            .iter()
+            .map(|ty| ty.to_string().to_lowercase())
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    format!("({}) -> ({})", list(ty.params()), list(ty.results()))
 }

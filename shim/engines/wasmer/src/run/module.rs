@@ -25,7 +25,7 @@ use super::memory::Capped;
 use super::stdio::Stream;
 use super::{end, sockets};
 use crate::artifact;
-use crate::host::{self, Host, MAX_THREADS};
+use crate::host::{self, Host};
 use crate::settings::{Profile, START_FUNCTION};
 
 /// Where a command module starts.
@@ -36,6 +36,10 @@ const INITIALIZE: &str = "_initialize";
 
 /// The memory of a guest, by its usual name.
 const MEMORY: &str = "memory";
+
+/// Most threads of a guest at a time: each has a stack and an instance outside of the cap on linear memory.
+/// Where the container may have fewer (`pids.max`), that is the limit.
+const MAX_THREADS: usize = 128;
 
 /// A loaded module.
 pub(super) struct LoadedModule {
@@ -195,18 +199,16 @@ impl LoadedModule {
             .module
             .imports()
             .any(|import| preview1::serves(import.module(), import.name()));
-        if serves && surroundings.listener.is_some() {
-            let is_shared = self.memory_type().is_some_and(|memory| memory.shared);
-            if is_shared {
-                return Err(GuestExit::StartFailed(
-                    "a module that shares its memory between threads cannot be given a listening \
-                     socket; set wasmlet.dev/listen to none"
-                        .to_owned(),
-                ));
-            }
+        let is_shared = self.memory_type().is_some_and(|memory| memory.shared);
+        if serves && is_shared && surroundings.listener.is_some() {
+            return Err(GuestExit::StartFailed(
+                "a module that shares its memory between threads cannot be given a listening socket; set \
+                 wasmlet.dev/listen to none"
+                    .to_owned(),
+            ));
         }
         let listener = surroundings.listener.take();
-        let sockets = if serves {
+        let sockets = if serves && !is_shared {
             let sockets = Sockets::new(listener, clock.monotonic());
             let added = sockets::add(store, &mut imports, sockets);
             Some(added.map_err(|e| failed("sockets", &e.message()))?)

@@ -112,8 +112,8 @@ fn with<T>(
         return Err(RuntimeError::new("the module has no memory yet"));
     };
     let view = memory.view(&store);
-    // SAFETY: the guest waits for this call, and has no other thread: the runner gives no listener to a
-    // module that shares its memory. Nothing in here grows the memory.
+    // SAFETY: the guest waits for this call, and has no other thread: these functions are not put in front
+    // of a module that shares its memory. Nothing in here grows the memory.
     let bytes = unsafe { view.data_unchecked_mut() };
     Ok(call(&mut Memory(bytes), &mut state.sockets))
 }

@@ -83,6 +83,31 @@ fn threads_that_the_container_may_not_have_are_refused() {
 }
 
 #[test]
+fn a_listening_socket_is_not_for_threads() {
+    if !can_run() {
+        return;
+    }
+    let guest = r#"(module
+      (import "env" "memory" (memory 1 2 shared))
+      (import "wasi_snapshot_preview1" "sock_accept" (func $a (param i32 i32 i32) (result i32)))
+      (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+      (func (export "_start")
+        (call $exit (call $a (i32.const 0) (i32.const 0) (i32.const 16))))
+      (export "memory" (memory 0)))"#;
+    let mut container = Container::new(guest);
+    container.request.listen = Some("127.0.0.1:0".parse().expect("an address"));
+    let (code, container) = container.run();
+    let stderr = container.read("stderr");
+    assert_eq!(code, 125, "{stderr}");
+    assert!(stderr.contains("wasmlet.dev/listen to none"), "{stderr}");
+    let (code, _) = Container::new(guest).run();
+    assert!(
+        code != 0 && code < 100,
+        "an error number of WASIX's: {code}"
+    );
+}
+
+#[test]
 fn the_wasi_before_preview_1_is_there() {
     if !can_run() {
         return;
