@@ -105,6 +105,8 @@ suite_clippy() {
     cargo clippy --locked --package wasmlet-wasmtime --no-default-features --features compiler -- -D warnings
     cargo clippy --locked --package wasmlet-wasmer --no-default-features --features runner -- -D warnings
     cargo clippy --locked --package wasmlet-wasmer --no-default-features --features compiler -- -D warnings
+    cargo clippy --locked --package wasmlet-wasmedge --no-default-features --features runner -- -D warnings
+    cargo clippy --locked --package wasmlet-wasmedge --no-default-features --features compiler -- -D warnings
 }
 
 suite_doc() {
@@ -114,6 +116,8 @@ suite_doc() {
 }
 
 suite_unit() {
+    # Tests of the WasmEdge crate are linked to the library.
+    "$root/hack/setup" wasmedge
     use_cargo
     cd "$root"
     cargo test --locked --no-fail-fast --workspace --exclude wasmlet-conformance --exclude wasmlet-repo-checks

@@ -199,12 +199,17 @@ fn descriptors_of_sockets_behave_as_others_do() {
     let mut created = container.created();
     let mut stream = connect(address);
     created.start();
-    assert_eq!(answer(&mut stream), "hello");
+    let answered = answer(&mut stream);
+    let check = created.wait();
     assert_eq!(
-        created.wait(),
+        check,
         engine::DESCRIPTOR_CHECK,
         "the number of the check that failed"
     );
+    // It answers after the 14th.
+    if check == 0 || check > 14 {
+        assert_eq!(answered, "hello");
+    }
     assert_eq!(created.delete().read("stderr"), "");
 }
 

@@ -134,7 +134,7 @@ pub(crate) struct Container {
     pub(crate) folder: tempfile::TempDir,
     pub(crate) request: CreateRequest,
     pub(crate) spec: Value,
-    artifact: File,
+    pub(crate) artifact: File,
 }
 
 /// A container that was created.

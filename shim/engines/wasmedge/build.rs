@@ -1,0 +1,146 @@
+//! Gives every build of this engine's programs a name, the hash of all that is compiled into them and of
+//! the library they run with, and tells the linker where that library is.
+
+use std::env;
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Folders and files that end up in the programs, from the root of the repository.
+const INPUTS: [&str; 8] = [
+    "Cargo.lock",
+    "rust-toolchain.toml",
+    "shim/protocol",
+    "shim/inspect",
+    "shim/runner-core",
+    "shim/compiler-core",
+    "shim/engines/wasmedge/Cargo.toml",
+    "shim/engines/wasmedge/src",
+];
+
+/// What the runner answers in other libraries' place (`src/run/interpose.rs`).
+const INTERPOSED: [&str; 10] = [
+    "stat",
+    "open",
+    "dlopen",
+    "mmap",
+    "_Znwm",
+    "_ZdlPvm",
+    "sigaction",
+    "accept",
+    "close",
+    "epoll_wait",
+];
+
+/// The two programs that are linked to the library.
+const LINKED: [&str; 2] = ["wasmlet-wasmedge-runner", "wasmlet-wasmedge-compiler"];
+
+fn main() -> io::Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../..");
+    // `DefaultHasher::new` has fixed keys; a build name needs no cryptography.
+    let mut hasher = DefaultHasher::new();
+    for input in INPUTS {
+        let path = root.join(input);
+        println!("cargo::rerun-if-changed={}", path.display());
+        let mut files = Vec::new();
+        collect(&path, &mut files)?;
+        files.sort();
+        for file in files {
+            file.strip_prefix(&root).unwrap_or(&file).hash(&mut hasher);
+            fs::read(&file)?.hash(&mut hasher);
+        }
+    }
+    for name in ["PROFILE", "OPT_LEVEL", "TARGET"] {
+        env::var(name).unwrap_or_default().hash(&mut hasher);
+    }
+    link(&mut hasher)?;
+    println!("cargo::rustc-env=WASMLET_BUILD_ID={:016x}", hasher.finish());
+    Ok(())
+}
+
+fn collect(path: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
+    if path.is_dir() {
+        for entry in fs::read_dir(path)? {
+            collect(&entry?.path(), files)?;
+        }
+    } else if path.exists() {
+        files.push(path.to_owned());
+    }
+    Ok(())
+}
+
+fn link(hasher: &mut DefaultHasher) -> io::Result<()> {
+    let Some(folder) = library_folder() else {
+        println!(
+            "cargo::warning=libwasmedge was not found: {} cannot be linked; run hack/setup wasmedge, or \
+             point WASMEDGE_DIR at an installation of WasmEdge 0.17.1",
+            LINKED.join(" and ")
+        );
+        return Ok(());
+    };
+    let library = folder.join("libwasmedge.so");
+    println!("cargo::rerun-if-changed={}", library.display());
+    fs::read(&library)?.hash(hasher);
+    println!("cargo::rustc-link-search=native={}", folder.display());
+    // The libraries that it is linked to itself want a newer C library than the linker may know.
+    println!("cargo::rustc-link-arg=-Wl,--allow-shlib-undefined");
+    // Found by the library's own, which come with a version that these do not have.
+    for name in INTERPOSED {
+        println!(
+            "cargo::rustc-link-arg-bin=wasmlet-wasmedge-runner=-Wl,--export-dynamic-symbol={name}"
+        );
+    }
+    // Only for developing: the programs of a node are started by their launchers, and name no folder of
+    // the machine they were built on.
+    let loader = fs::read_dir(&folder)?
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .find(|path| {
+            path.file_name()
+                .is_some_and(|name| name.to_string_lossy().starts_with("ld-linux-"))
+        });
+    if let Some(loader) = loader
+        && env::var("PROFILE").is_ok_and(|profile| profile == "debug")
+    {
+        println!(
+            "cargo::rustc-env=WASMLET_WASMEDGE_LIBRARIES={}",
+            folder.display()
+        );
+        println!(
+            "cargo::rustc-link-arg=-Wl,--dynamic-linker={}",
+            loader.display()
+        );
+        println!(
+            "cargo::rustc-link-arg=-Wl,--disable-new-dtags,-rpath,{}",
+            folder.display()
+        );
+    }
+    Ok(())
+}
+
+/// The folder with `libwasmedge.so`: the one that is named, or the one that `hack/setup` makes.
+fn library_folder() -> Option<PathBuf> {
+    for name in [
+        "WASMEDGE_LIB_DIR",
+        "WASMEDGE_DIR",
+        "WASMLET_CACHE_DIR",
+        "XDG_CACHE_HOME",
+    ] {
+        println!("cargo::rerun-if-env-changed={name}");
+    }
+    let folder = |name: &str, below: &str| {
+        let path = env::var_os(name).filter(|value| !value.is_empty())?;
+        Some(PathBuf::from(path).join(below))
+    };
+    [
+        folder("WASMEDGE_LIB_DIR", ""),
+        folder("WASMEDGE_DIR", "lib"),
+        folder("WASMEDGE_DIR", "lib64"),
+        folder("WASMLET_CACHE_DIR", "wasmedge/lib"),
+        folder("XDG_CACHE_HOME", "wasmlet/wasmedge/lib"),
+        folder("HOME", ".cache/wasmlet/wasmedge/lib"),
+    ]
+    .into_iter()
+    .flatten()
+    .find(|folder| folder.join("libwasmedge.so").exists())
+}
