@@ -130,6 +130,11 @@ impl<'a> Cri<'a> {
         pids: Pids,
     ) -> Result<Pod<'a>, Status> {
         let node = self.ctx.node();
+        let mut annotations = map(annotations);
+        if let Some(profile) = self.ctx.runtime().profile() {
+            let key = "wasmlet.dev/profile".to_owned();
+            annotations.entry(key).or_insert_with(|| profile.to_owned());
+        }
         let uid = self.ctx.id(name);
         let log_dir = node.base().join("log").join(&uid);
         fs::create_dir_all(&log_dir).expect("a folder for logs can be made");
@@ -150,7 +155,7 @@ impl<'a> Cri<'a> {
             }),
             log_directory: log_dir.display().to_string(),
             labels: map(&[(LABEL, self.ctx.tag())]),
-            annotations: map(annotations),
+            annotations,
             linux: Some(api::LinuxPodSandboxConfig {
                 cgroup_parent: cgroup,
                 security_context: Some(api::LinuxSandboxSecurityContext {

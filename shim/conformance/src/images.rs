@@ -98,6 +98,15 @@ impl Image {
         )
     }
 
+    /// The image of a guest in WebAssembly text, which is the entrypoint `/guest.wasm`.
+    #[track_caller]
+    pub fn of_wat(name: &str, text: &str) -> Self {
+        let bytes = wat::parse_str(text).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let layer = base_layer().file("guest.wasm", 0o755, bytes);
+        let image = OciImage::new().entrypoint(["/guest.wasm"]).layer(layer);
+        Self::new(&format!("wat-{name}"), [image])
+    }
+
     /// The pause image of pods.
     #[track_caller]
     pub(crate) fn pause() -> Self {

@@ -139,6 +139,9 @@ impl<'a> Task<'a> {
         if !resolved.cwd.is_empty() {
             spec = spec.cwd(&resolved.cwd);
         }
+        if let Some(profile) = ctx.runtime().profile() {
+            spec = spec.annotation("wasmlet.dev/profile", profile);
+        }
         let spec = build(spec.cgroup(&format!("{}/{id}", node.cgroup())));
         let container = Container {
             id: id.to_owned(),

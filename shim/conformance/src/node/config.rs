@@ -1,6 +1,6 @@
 //! The configuration file of a test's containerd, in the schema its release reads.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::Version;
 
@@ -10,10 +10,18 @@ const ANNOTATIONS: &str = r#"["wasmlet.dev/*", "module.wasm.image/*", "run.oci.h
 /// Image of the pod sandbox.
 pub(crate) const PAUSE_IMAGE: &str = "conformance.wasmlet.test/pause:1";
 
+/// Engines that have a handler of their own, `wasm-<engine>`, and the one that leaves the choice.
+pub(crate) const HANDLER_ENGINES: [Option<&str>; 4] =
+    [None, Some("wasmtime"), Some("wasmedge"), Some("wasmer")];
+
 /// Text of `config.toml` for a containerd that lives in `base`.
 ///
-/// `handler_options` is the settings file of the wasm handlers.
-pub(crate) fn render(version: &Version, base: &Path, handler_options: &Path) -> String {
+/// `settings` gives the settings file of each wasm handler.
+pub(crate) fn render(
+    version: &Version,
+    base: &Path,
+    settings: impl Fn(Option<&'static str>) -> PathBuf,
+) -> String {
     let base = base.display();
     let schema = version.config_schema();
     // `restrict_oom_score_adj`: without CAP_SYS_RESOURCE runc cannot start a sandbox otherwise.
@@ -57,7 +65,23 @@ pub(crate) fn render(version: &Version, base: &Path, handler_options: &Path) -> 
         _ => "io.containerd.cri.v1.runtime",
     };
     let runtimes = format!(r#"plugins."{plugin}".containerd.runtimes"#);
-    let options = handler_options.display();
+    let handlers: String = HANDLER_ENGINES
+        .iter()
+        .map(|engine| {
+            let name = engine.map_or("wasm".to_owned(), |engine| format!("wasm-{engine}"));
+            let options = settings(*engine);
+            let options = options.display();
+            format!(
+                r#"  [{runtimes}.{name}]
+    runtime_type = "io.containerd.wasm.v1"
+    pod_annotations = {ANNOTATIONS}
+    container_annotations = {ANNOTATIONS}
+    [{runtimes}.{name}.options]
+      ConfigPath = "{options}"
+"#
+            )
+        })
+        .collect();
     format!(
         r#"version = {schema}
 root = "{base}/root"
@@ -72,12 +96,6 @@ temp = "{base}/temp"
 {cri}
   [{runtimes}.runc]
     runtime_type = "io.containerd.runc.v2"
-  [{runtimes}.wasm]
-    runtime_type = "io.containerd.wasm.v1"
-    pod_annotations = {ANNOTATIONS}
-    container_annotations = {ANNOTATIONS}
-    [{runtimes}.wasm.options]
-      ConfigPath = "{options}"
-"#
+{handlers}"#
     )
 }

@@ -60,6 +60,13 @@ pub struct Node {
     images: Mutex<BTreeSet<(String, String)>>,
 }
 
+fn settings_file(base: &Path, engine: Option<&str>) -> PathBuf {
+    match engine {
+        None => base.join("handler.toml"),
+        Some(engine) => base.join(format!("handler-{engine}.toml")),
+    }
+}
+
 impl Node {
     /// Starts containerd and waits until it answers.
     #[track_caller]
@@ -71,14 +78,17 @@ impl Node {
             fs::create_dir_all(base.join(dir))
                 .unwrap_or_else(|error| panic!("cannot create {}/{dir}: {error}", base.display()));
         }
-        let settings = base.join("handler.toml");
         let cache = base.join("cache");
         let text = format!(
             "CacheDir = \"{}\"\n{}",
             cache.display(),
             options.handler_settings
         );
-        fs::write(&settings, text).expect("handler.toml can be written");
+        for engine in config::HANDLER_ENGINES {
+            let line = engine.map_or(String::new(), |name| format!("Engine = \"{name}\"\n"));
+            fs::write(settings_file(&base, engine), line + &text)
+                .expect("a settings file can be written");
+        }
         if let Some(kib) = options.cache_kib {
             fs::create_dir_all(&cache).expect("a folder can be made");
             let size = format!("size={kib}k,mode=0700");
@@ -91,7 +101,7 @@ impl Node {
             )
             .expect("a tmpfs can be mounted");
         }
-        let config = config::render(version, &base, &settings);
+        let config = config::render(version, &base, |engine| settings_file(&base, engine));
         fs::write(base.join("config.toml"), config).expect("config.toml can be written");
         if !options.programs.is_empty() {
             install(&base.join("bin"), &options.programs);
@@ -136,9 +146,9 @@ impl Node {
         self.base.join("c.sock")
     }
 
-    /// Settings file of the wasm handlers.
-    pub fn handler_settings(&self) -> PathBuf {
-        self.base.join("handler.toml")
+    /// Settings file of the handler for an engine; of `wasm`, which leaves the engine to `auto`, for none.
+    pub fn handler_settings(&self, engine: Option<&str>) -> PathBuf {
+        settings_file(&self.base, engine)
     }
 
     /// Folder of the compiled modules.

@@ -5,6 +5,7 @@ use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use crate::support;
 use libtest_mimic::{Completion, Failed, Trial};
 use wasmlet_conformance::{Ctx, Node, NodeOptions, Runtime, Version, bin_dir, skips_are_failures};
 
@@ -16,6 +17,9 @@ pub(crate) struct Case {
     node: NodeKind,
     elsewhere: Option<Elsewhere>,
     company: Company,
+    engines: Engines,
+    /// The row of docs/support.md that the case stands for.
+    row: Option<&'static str>,
 }
 
 /// Whether other cases may run at the same time.
@@ -26,6 +30,46 @@ enum Company {
     /// What the case changes is the machine's.
     None,
 }
+
+/// On which engines a case with wasm guests is run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Engines {
+    All,
+    Wasmtime,
+    Auto,
+}
+
+impl Engines {
+    /// Whether a case is run on a runtime that names an engine or a profile.
+    fn include(self, runtime: Runtime) -> bool {
+        match self {
+            Self::All => true,
+            Self::Wasmtime => runtime.engine() == "wasmtime",
+            Self::Auto => false,
+        }
+    }
+}
+
+/// The runtimes with wasm guests.
+const WASM: [Runtime; 6] = [
+    Runtime::Wasm,
+    Runtime::Hardened,
+    Runtime::Wasmer,
+    Runtime::WasmerHardened,
+    Runtime::WasmEdge,
+    Runtime::WasmEdgeHardened,
+];
+
+/// The runtimes of our shim.
+const OURS: [Runtime; 7] = [
+    Runtime::Wasm,
+    Runtime::WasmLinux,
+    Runtime::Hardened,
+    Runtime::Wasmer,
+    Runtime::WasmerHardened,
+    Runtime::WasmEdge,
+    Runtime::WasmEdgeHardened,
+];
 
 /// Where a case shows a fault that is not ours and cannot be tested, and why.
 #[derive(Clone, Copy)]
@@ -44,7 +88,7 @@ enum NodeKind {
 }
 
 impl Case {
-    /// On runc, on our shim with wasm guests and on our shim with Linux guests.
+    /// On runc, on our shim with wasm guests on every engine and on our shim with Linux guests.
     pub(crate) const fn all(name: &'static str, run: fn(&Ctx)) -> Self {
         Self {
             name,
@@ -53,31 +97,57 @@ impl Case {
             node: NodeKind::Shared,
             elsewhere: None,
             company: Company::Any,
+            engines: Engines::All,
+            row: None,
         }
     }
 
-    /// On our shim with wasm guests.
+    /// On our shim with wasm guests, on every engine and profile.
     pub(crate) const fn wasm(name: &'static str, run: fn(&Ctx)) -> Self {
         Self {
             name,
-            runtimes: &[Runtime::Wasm],
+            runtimes: &WASM,
             run,
             node: NodeKind::Shared,
             elsewhere: None,
             company: Company::Any,
+            engines: Engines::All,
+            row: None,
         }
     }
 
-    /// On our shim, with wasm and with Linux guests.
+    /// On our shim, with wasm guests on every engine and with Linux guests.
     pub(crate) const fn ours(name: &'static str, run: fn(&Ctx)) -> Self {
         Self {
             name,
-            runtimes: &[Runtime::Wasm, Runtime::WasmLinux],
+            runtimes: &OURS,
             run,
             node: NodeKind::Shared,
             elsewhere: None,
             company: Company::Any,
+            engines: Engines::All,
+            row: None,
         }
+    }
+
+    /// Of the engines only on the one that `auto` takes, in the profile `default`: the case is about the shim,
+    /// or about what that engine alone has.
+    pub(crate) const fn auto_only(mut self) -> Self {
+        self.engines = Engines::Auto;
+        self
+    }
+
+    /// Of the engines only on Wasmtime, in every profile: no other one has what the case is about.
+    pub(crate) const fn wasmtime_only(mut self) -> Self {
+        self.engines = Engines::Wasmtime;
+        self
+    }
+
+    /// What the case is about is a row of docs/support.md: on an engine that the table says no for it has to
+    /// fail.
+    pub(crate) const fn row(mut self, row: &'static str) -> Self {
+        self.row = Some(row);
+        self
     }
 
     /// With Linux guests: on runc's shim and on ours.
@@ -89,6 +159,8 @@ impl Case {
             node: NodeKind::Shared,
             elsewhere: None,
             company: Company::Any,
+            engines: Engines::All,
+            row: None,
         }
     }
 
@@ -124,10 +196,18 @@ impl Case {
 /// Every case of every topic, on every release and runtime asked for.
 pub(crate) fn trials(topics: &[(&'static str, &'static [Case])]) -> Vec<Trial> {
     let mut trials = Vec::new();
+    // Engines and profiles are nothing to containerd: its newest release stands for all.
+    let newest = Version::wanted().last().cloned();
     for version in Version::wanted() {
         for (topic, cases) in topics {
             for case in *cases {
-                for runtime in case.runtimes.iter().filter(|runtime| is_wanted(**runtime)) {
+                let is_on = |runtime: &&Runtime| {
+                    is_wanted(**runtime)
+                        && (!runtime.is_engine_variant()
+                            || (newest.as_ref() == Some(&version)
+                                && case.engines.include(**runtime)))
+                };
+                for runtime in case.runtimes.iter().filter(is_on) {
                     let name = format!("{topic}::{}::{}::{version}", case.name, runtime.name());
                     let (version, runtime) = (version.clone(), *runtime);
                     trials.push(Trial::ignorable_test(name, move || {
@@ -178,6 +258,21 @@ fn run(case: &Case, version: &str, runtime: Runtime) -> Result<Completion, Faile
             Err(_) => eprintln!("{} failed on runc's shim: once more", case.name),
         }
     }
+    if let Some(row) = case.row
+        && runtime.is_wasm()
+        && !support::says_yes(row, runtime)
+    {
+        let expected = AssertUnwindSafe(|| attempt(case, &version, runtime));
+        return match std::panic::catch_unwind(expected) {
+            Ok(Err(failed)) => Err(failed),
+            Err(_) => Ok(Completion::Completed),
+            Ok(Ok(())) => Err(format!(
+                "{} can do this: docs/support.md says no in the row {row:?}",
+                runtime.engine()
+            )
+            .into()),
+        };
+    }
     attempt(case, &version, runtime)?;
     Ok(Completion::Completed)
 }
@@ -204,6 +299,15 @@ fn usable(version: &str, runtime: Runtime) -> Result<Version, String> {
             "{} is not there: build it with hack/setup",
             shim.display()
         ));
+    }
+    if let Some(engine) = runtime.handler_engine() {
+        let runner = bin_dir().join(format!("wasmlet-run-{engine}"));
+        if !runner.exists() {
+            return Err(format!(
+                "{} is not there: build it with hack/build",
+                runner.display()
+            ));
+        }
     }
     Version::find(version).map_err(|error| error.to_string())
 }

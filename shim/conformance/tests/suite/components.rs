@@ -13,20 +13,24 @@ pub(crate) const CASES: &[Case] = &[
     Case::wasm(
         "a_component_writes_without_an_end_of_line",
         a_component_writes_without_an_end_of_line,
-    ),
+    )
+    .wasmtime_only(),
     Case::wasm(
         "a_component_reads_stdin_to_its_end",
         a_component_reads_stdin,
-    ),
-    Case::wasm("sigterm_ends_a_component", sigterm_ends_a_component),
+    )
+    .wasmtime_only(),
+    Case::wasm("sigterm_ends_a_component", sigterm_ends_a_component).wasmtime_only(),
     Case::wasm(
         "a_component_connects_inside_its_network",
         a_component_connects_inside_its_network,
-    ),
+    )
+    .wasmtime_only(),
     Case::wasm(
         "a_component_does_not_reach_the_nodes_network",
         a_component_does_not_reach_the_node,
-    ),
+    )
+    .wasmtime_only(),
 ];
 
 fn component(guest: &str) -> Image {

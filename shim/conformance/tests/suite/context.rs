@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::SystemTime;
 
-use wasmlet_conformance::{Ctx, Image, Runtime, TaskOptions};
+use wasmlet_conformance::{Ctx, Image, TaskOptions};
 use wasmlet_oci_image::{Image as OciImage, Layer};
 
 use crate::case::Case;
@@ -57,7 +57,7 @@ fn image(ctx: &Ctx, name: &str, change: impl Fn(OciImage, &str) -> OciImage) -> 
     let program = wasmlet_conformance::Guests::shared()
         .bytes("context", ctx.runtime().target())
         .expect("the guest can be compiled");
-    let path = if ctx.runtime() == Runtime::Wasm {
+    let path = if ctx.runtime().is_wasm() {
         "app.wasm"
     } else {
         "app"
@@ -80,7 +80,7 @@ fn working_folder_is_set(ctx: &Ctx) {
     });
     let exit = ctx.run_image("t", &image, TaskOptions::default(), |spec| spec);
     // WASI has no call that asks for the working folder; its C library starts from "/".
-    if ctx.runtime() != Runtime::Wasm {
+    if !ctx.runtime().is_wasm() {
         assert!(exit.stdout.contains("cwd /work\n"), "{exit:?}");
     }
     assert!(

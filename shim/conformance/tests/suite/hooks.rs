@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use wasmlet_conformance::{Ctx, Guests, Image, Runtime, SpecBuilder, Status, Target, TaskOptions};
+use wasmlet_conformance::{Ctx, Guests, Image, SpecBuilder, Status, Target, TaskOptions};
 use wasmlet_oci_image::{Image as OciImage, Layer};
 use wasmlet_protocol::ExitCode;
 
@@ -118,7 +118,7 @@ fn left(folder: &Path) -> Vec<String> {
 #[track_caller]
 fn in_order(ctx: &Ctx, folder: &Path) -> Vec<String> {
     let mut lines = left(folder);
-    if ctx.runtime() != Runtime::Wasm {
+    if !ctx.runtime().is_wasm() {
         lines.retain(|line| !line.starts_with("poststart "));
     }
     lines
@@ -136,7 +136,7 @@ fn expected(ctx: &Ctx, last: &str) -> Vec<&'static str> {
     ];
     let end = STAGES.iter().position(|stage| *stage == last);
     let mut lines = all[..=end.expect("a stage")].to_vec();
-    if ctx.runtime() != Runtime::Wasm {
+    if !ctx.runtime().is_wasm() {
         lines.retain(|line| !line.starts_with("poststart "));
     }
     lines
@@ -223,7 +223,7 @@ fn a_start_hook_that_fails(ctx: &Ctx) {
     let exit = task.wait();
     assert_ne!(exit.code, 0, "{exit:?}");
     assert_eq!(exit.stdout, "", "the guest did not run: {exit:?}");
-    if ctx.runtime() == Runtime::Wasm {
+    if ctx.runtime().is_wasm() {
         assert_eq!(exit.code.cast_signed(), ExitCode::StartFailed.code());
         assert_eq!(exit.stderr.lines().count(), 1, "one line: {exit:?}");
         assert!(exit.stderr.contains("startContainer"), "{exit:?}");
@@ -240,7 +240,7 @@ fn a_poststop_hook_that_fails(ctx: &Ctx) {
         with_marks(spec, &folder).set("/hooks", hooks)
     });
     assert_eq!(exit.code, 3, "{exit:?}");
-    if ctx.runtime() == Runtime::Wasm {
+    if ctx.runtime().is_wasm() {
         // runc leaves the others out.
         let lines = left(&folder);
         assert_eq!(

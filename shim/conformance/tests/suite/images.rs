@@ -1,6 +1,6 @@
 //! The forms in which a module can come.
 
-use wasmlet_conformance::{Ctx, Guests, Image, ImageForm, Runtime, Target, TaskOptions};
+use wasmlet_conformance::{Ctx, Guests, Image, ImageForm, Target, TaskOptions};
 use wasmlet_oci_image::{Artifact, Image as OciImage, Layer, Platform, media_type};
 
 use crate::case::Case;
@@ -69,7 +69,7 @@ fn layers_may_be_gzip_zstd_or_plain(ctx: &Ctx) {
 }
 
 fn an_index_gives_the_manifest_for_this_node(ctx: &Ctx) {
-    let path = if ctx.runtime() == Runtime::Wasm {
+    let path = if ctx.runtime().is_wasm() {
         "a.wasm"
     } else {
         "a"

@@ -33,10 +33,6 @@ pub(crate) const CASES: &[Case] = &[
         "a_module_too_big_from_its_start_says_so",
         a_module_too_big_from_its_start_says_so,
     ),
-    Case::wasm(
-        "limits_the_engine_lacks_are_refused",
-        limits_the_engine_lacks_are_refused,
-    ),
     Case::all("a_tiny_limit_never_hangs", a_tiny_limit_never_hangs),
     Case::all("the_oom_score_is_the_specs", the_oom_score_is_the_specs),
     Case::all("huge_page_limits_are_passed_on", huge_page_limits),
@@ -295,29 +291,6 @@ fn a_module_too_big_from_its_start_says_so(ctx: &Ctx) {
     );
 }
 
-/// An engine that cannot honour a limit says so: a limit is never silently not there.
-fn limits_the_engine_lacks_are_refused(ctx: &Ctx) {
-    for (option, value) in [
-        ("fuel", "1000000"),
-        ("timeout", "500ms"),
-        ("max-stack", "1Mi"),
-    ] {
-        let key = format!("wasmlet.dev/{option}");
-        let built = ctx.try_task(
-            option,
-            &ctx.image("hello"),
-            TaskOptions::default(),
-            |spec| spec.annotation(&key, value),
-        );
-        let refused = built.err().unwrap_or_else(|| panic!("{key} was taken"));
-        assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{refused}");
-        let sentence = format!(
-            "engine wasmtime cannot honour the annotation {key}: remove it or choose another engine"
-        );
-        assert!(refused.message().contains(&sentence), "{refused}");
-    }
-}
-
 fn a_tiny_limit_never_hangs(ctx: &Ctx) {
     for mib in [1, 2, 4] {
         let name = format!("t{mib}");
@@ -333,7 +306,7 @@ fn a_tiny_limit_never_hangs(ctx: &Ctx) {
             },
         };
         // Any of them is an answer; which one depends on the machine. A refusal has to speak of it.
-        if ctx.runtime() == Runtime::Wasm && !outcome.starts_with("exit") {
+        if ctx.runtime().is_wasm() && !outcome.starts_with("exit") {
             assert!(outcome.contains("memory"), "{mib} MiB: {outcome}");
         }
     }

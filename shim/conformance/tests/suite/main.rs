@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! WASMLET_CONTAINERD_VERSIONS  releases, "1.6.20,2.3.7" by default
-//! WASMLET_RUNTIMES             of "runc,wasm,wasm-linux", all by default
+//! WASMLET_RUNTIMES             of "runc,wasm,wasm-linux,hardened,wasmer,…" (runtime.rs), all by default
 //! WASMLET_BIN_DIR              folder of the shim and the runners, target/dist/bin by default
 //! WASMLET_REQUIRE=1            what would be skipped fails
 //! ```
@@ -27,8 +27,11 @@ mod mounts;
 mod pods;
 mod protocol;
 mod security;
+mod settings;
 mod soak;
 mod stdio;
+mod support;
+mod tenants;
 mod toy;
 
 use std::process::ExitCode;
@@ -50,6 +53,8 @@ fn main() -> ExitCode {
         ("components", components::CASES),
         ("limits", limits::CASES),
         ("listen", listen::CASES),
+        ("settings", settings::CASES),
+        ("tenants", tenants::CASES),
         ("errors", errors::CASES),
         ("bad_input", bad_input::CASES),
         ("hooks", hooks::CASES),

@@ -116,7 +116,7 @@ fn an_init_container_a_guest_and_a_sidecar(ctx: &Ctx) {
             .0,
         3
     );
-    if ctx.runtime() == Runtime::Wasm {
+    if ctx.runtime().is_wasm() {
         let refused = pod
             .exec(&main, &["/bin/sh"])
             .expect_err("there is nothing to execute");
@@ -133,17 +133,10 @@ fn a_container_can_be_stopped_with_grace(ctx: &Ctx) {
     let id = pod.start("main", &ctx.image("sleep"), &PodContainer::default());
     pod.wait_log("main", "ready");
     let begun = std::time::Instant::now();
-    pod.stop(
-        &id,
-        if ctx.runtime() == Runtime::Wasm {
-            20
-        } else {
-            1
-        },
-    )
-    .expect("stopped");
+    pod.stop(&id, if ctx.runtime().is_wasm() { 20 } else { 1 })
+        .expect("stopped");
     let status = pod.exited(&id, SHORT);
-    if ctx.runtime() == Runtime::Wasm {
+    if ctx.runtime().is_wasm() {
         assert_eq!(status.exit_code, 143);
         assert!(
             begun.elapsed() < SHORT,

@@ -14,11 +14,21 @@ use wasmlet_protocol::ExitCode;
 use crate::case::Case;
 
 pub(crate) const CASES: &[Case] = &[
-    Case::wasm("a_dropped_engine_runs_a_pod", a_dropped_engine_runs_a_pod).with_node(with_toy),
-    Case::wasm("its_limits_are_kept", its_limits_are_kept).with_node(with_toy),
-    Case::wasm("what_it_lacks_is_refused", what_it_lacks_is_refused).with_node(with_toy),
-    Case::wasm("inspect_lists_it_after_others", inspect_lists_it).with_node(with_toy),
-    Case::wasm("without_its_files_it_is_gone", without_its_files).with_node(with_toy),
+    Case::wasm("a_dropped_engine_runs_a_pod", a_dropped_engine_runs_a_pod)
+        .auto_only()
+        .with_node(with_toy),
+    Case::wasm("its_limits_are_kept", its_limits_are_kept)
+        .auto_only()
+        .with_node(with_toy),
+    Case::wasm("what_it_lacks_is_refused", what_it_lacks_is_refused)
+        .auto_only()
+        .with_node(with_toy),
+    Case::wasm("inspect_lists_it_after_others", inspect_lists_it)
+        .auto_only()
+        .with_node(with_toy),
+    Case::wasm("without_its_files_it_is_gone", without_its_files)
+        .auto_only()
+        .with_node(with_toy),
 ];
 
 const PROGRAMS: [&str; 2] = ["wasmlet-run-toy", "wasmlet-aot-toy"];
