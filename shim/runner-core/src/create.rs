@@ -219,11 +219,11 @@ fn build<E: Engine>(
         fuel: request.fuel,
         timeout: request.timeout_millis.map(Duration::from_millis),
         max_stack: request.max_stack,
+        listen: request.listen,
     };
     let init = Init::new(Parts {
         engine,
         program,
-        listen: request.listen,
         cwd: wasm.cwd,
         mounts: wasm.mounts,
         landlock: facts.landlock,

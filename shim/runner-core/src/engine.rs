@@ -8,6 +8,7 @@
 //! ```
 
 use std::fs::File;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -96,6 +97,8 @@ pub struct Program {
     pub timeout: Option<Duration>,
     /// Size of the guest's stack in bytes; the engine's own where there is none.
     pub max_stack: Option<u64>,
+    /// Where the container listens; the socket itself comes with [`Surroundings`].
+    pub listen: Option<SocketAddr>,
 }
 
 /// What the guest may reach, as known when it starts.

@@ -3,12 +3,17 @@
 use std::fs::File;
 use std::os::fd::AsRawFd;
 
+use hyper::{Request, Response};
 use wasmlet_compiler_core::CompileError;
 use wasmlet_protocol::GuestKind;
 use wasmtime::component::{Component, Linker as ComponentLinker, ResourceTable};
 use wasmtime::{Engine, Linker, Module};
 use wasmtime_wasi::p1::{self, WasiP1Ctx};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_http::p2::bindings::ProxyPre;
+use wasmtime_wasi_http::{
+    Error, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
+};
 
 use super::{does_not_start, text};
 
@@ -39,6 +44,8 @@ fn module(engine: &Engine, file: File) -> Result<(), CompileError> {
 struct State {
     wasi: WasiCtx,
     table: ResourceTable,
+    http: WasiHttpCtx,
+    hooks: NoCalls,
 }
 
 impl WasiView for State {
@@ -50,22 +57,64 @@ impl WasiView for State {
     }
 }
 
+impl WasiHttpView for State {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView {
+            hooks: &mut self.hooks,
+            table: &mut self.table,
+            ctx: &mut self.http,
+        }
+    }
+}
+
+/// Nothing runs here.
+struct NoCalls;
+
+type Sent = (
+    Response<WasiBody>,
+    Box<dyn Future<Output = Result<(), Error>> + Send>,
+);
+
+impl WasiHttpHooks for NoCalls {
+    fn send_request(
+        &mut self,
+        _: Request<WasiBody>,
+        _: Option<RequestOptions>,
+        _: Box<dyn Future<Output = Result<(), Error>> + Send>,
+    ) -> Box<dyn Future<Output = Result<Sent, Error>> + Send> {
+        Box::new(std::future::ready(Err(Error::HttpRequestDenied)))
+    }
+}
+
 fn component(engine: &Engine, file: &File) -> Result<(), CompileError> {
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     // SAFETY: as for modules.
     let component = unsafe { Component::deserialize_file(engine, path) }
         .map_err(|e| CompileError::Load(text(&e)))?;
     let mut linker: ComponentLinker<State> = ComponentLinker::new(engine);
-    wasmtime_wasi::p2::add_to_linker_async(&mut linker).map_err(|e| does_not_start(&e))?;
-    linker.instantiate_pre(&component).map_err(|error| {
-        let text = text(&error);
-        if text.contains("wasi:http") {
-            CompileError::Unsupported(format!("{text}; this engine does not serve wasi:http yet"))
-        } else {
-            CompileError::Imports(format!(
-                "{text}; this engine offers components WASI 0.2 without wasi:http"
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker)
+        .and_then(|()| wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker))
+        .map_err(|e| does_not_start(&e))?;
+    let imports = |error: &wasmtime::Error| {
+        CompileError::Imports(format!(
+            "{}; this engine offers components WASI 0.2 with wasi:http and no more",
+            text(error)
+        ))
+    };
+    let instance = linker
+        .instantiate_pre(&component)
+        .map_err(|e| imports(&e))?;
+    let ty = component.component_type();
+    if ty
+        .exports(engine)
+        .any(|(name, _)| name.starts_with("wasi:http/incoming-handler@0.2"))
+    {
+        ProxyPre::new(instance).map_err(|error| {
+            CompileError::Invalid(format!(
+                "its wasi:http/incoming-handler cannot be called: {}",
+                text(&error)
             ))
-        }
-    })?;
+        })?;
+    }
     Ok(())
 }

@@ -142,13 +142,15 @@ impl LoadedModule {
     async fn call(&self, store: &mut Store<State>, program: &Program) -> GuestExit {
         let instance = match self.instance.instantiate_async(&mut *store).await {
             Ok(instance) => instance,
-            Err(error) => return end::of_instantiation(&error, program),
+            Err(error) => {
+                return end::of_instantiation(&error, program, store.data().memory.refused());
+            }
         };
         if program.invoke.is_some()
             && let Some(initialize) = instance.get_func(&mut *store, INITIALIZE)
             && let Err(error) = initialize.call_async(&mut *store, &[], &mut []).await
         {
-            return end::of_run(&error, program);
+            return end::of_run(&error, program, store.data().memory.refused());
         }
         let Some(entry) = instance.get_func(&mut *store, &self.entry) else {
             return GuestExit::StartFailed(format!("the export {} is gone", self.entry));
@@ -158,7 +160,7 @@ impl LoadedModule {
         match entry.call_async(&mut *store, &[], &mut results).await {
             // What a function returns has no meaning to a container.
             Ok(()) => GuestExit::Code(0),
-            Err(error) => end::of_run(&error, program),
+            Err(error) => end::of_run(&error, program, store.data().memory.refused()),
         }
     }
 }

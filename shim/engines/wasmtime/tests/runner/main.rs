@@ -12,6 +12,7 @@ mod engine;
 mod files;
 mod guests;
 mod hooks;
+mod http;
 mod inject;
 mod interrupted;
 mod limits;
