@@ -31,9 +31,17 @@ use crate::settings::{BUILD_ID, Profile, VERSION};
 use artifact::Code;
 
 /// Memory of a container beside the guest's linear memory, in bytes, whatever the size of that.
+///
+/// Measured on cgroup v1, kernel memory included: a guest that fills its linear memory to the last page
+/// costs 1.3 MiB on top at 64 KiB and 1.1 MiB at 64 MiB, nearly all of it pages of the libraries that are
+/// written to. On top of that come the guest's stack (1 MiB where the pod does not say otherwise), the copies
+/// that the library makes of a module's data, open files and socket buffers.
 const MEMORY_RESERVE: u64 = 6 << 20;
 
 /// What is needed for each GiB of linear memory on top, in bytes.
+///
+/// Page tables: 8 bytes for each page of 4 KiB are 2 MiB. Measured: 0.5 MiB more at 256 MiB than at none, 2.2
+/// MiB more at 1 GiB. The third is for what the kernel counts in batches of its own.
 const MEMORY_RESERVE_PER_GIB: u64 = 3 << 20;
 
 /// Where a command module starts.
