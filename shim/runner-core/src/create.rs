@@ -220,6 +220,7 @@ fn build<E: Engine>(
         timeout: request.timeout_millis.map(Duration::from_millis),
         max_stack: request.max_stack,
         listen: request.listen,
+        nn_models: request.nn_models.clone(),
     };
     let init = Init::new(Parts {
         engine,

@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use wasmlet_protocol::{CreateRequest, Description, Failure, GuestKind};
+use wasmlet_protocol::{CreateRequest, Description, Failure, GuestKind, NnModel};
 
 use crate::listen::Listener;
 use crate::memory_cap::MemoryCap;
@@ -99,6 +99,9 @@ pub struct Program {
     pub max_stack: Option<u64>,
     /// Where the container listens; the socket itself comes with [`Surroundings`].
     pub listen: Option<SocketAddr>,
+    /// Models for wasi-nn that the guest may load by name, as the pod names them: their files are looked at
+    /// by the engine.
+    pub nn_models: Vec<NnModel>,
 }
 
 /// What the guest may reach, as known when it starts.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use wasmlet_protocol::{Failure, FailureReason};
 use wasmlet_runner_core::{End, GuestExit, Program, Surroundings, note};
+use wasmlet_wasi_nn::components::{self, View};
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{
     Component, ComponentExportIndex, InstancePre, Linker, ResourceTable, Val,
@@ -20,6 +21,7 @@ use wasmtime_wasi_http::{WasiHttpCtxView, WasiHttpView};
 use super::host::{self, Drivers};
 use super::http::{self, Http, Server};
 use super::memory::Limiter;
+use super::nn::{self, Nn};
 use super::{end, unloadable};
 use crate::settings::Code;
 
@@ -29,6 +31,7 @@ pub(super) struct State {
     pub(super) table: ResourceTable,
     pub(super) http: Http,
     pub(super) memory: Limiter,
+    pub(super) nn: Nn<components::State>,
 }
 
 impl WasiHttpView for State {
@@ -121,7 +124,7 @@ pub(super) fn load(
             }
         };
     }
-    let instance = link(&engine, &component)?;
+    let instance = link(&engine, &component, program)?;
     let server = Server::new(engine.clone(), instance, code.interruptible)?;
     Ok(LoadedComponent {
         engine,
@@ -146,14 +149,29 @@ fn open(config: &Config, memory: NonNull<[u8]>) -> Result<(Engine, Component), F
     Ok((engine, component))
 }
 
-/// Resolves the imports. Those of `wasi:http` cost memory, so only who wants them gets them.
-fn link(engine: &Engine, component: &Component) -> Result<InstancePre<State>, Failure> {
+/// Resolves the imports. Those of `wasi:http` and `wasi:nn` cost memory, so only who wants them gets
+/// them.
+fn link(
+    engine: &Engine,
+    component: &Component,
+    program: &Program,
+) -> Result<InstancePre<State>, Failure> {
     let mut linker: Linker<State> = Linker::new(engine);
     let ty = component.component_type();
     let wants_http = ty.imports(engine).any(|(name, _)| name.starts_with(HTTP));
+    let wants_nn = components::wanted_by(engine, component);
+    if wants_nn {
+        nn::prepare(program)?;
+    }
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)
         .and_then(|()| match wants_http {
             true => wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker),
+            false => Ok(()),
+        })
+        .and_then(|()| match wants_nn {
+            true => components::add_to_linker(&mut linker, |state: &mut State| {
+                View::new(state.nn.get(components::State::new))
+            }),
             false => Ok(()),
         })
         .and_then(|()| linker.instantiate_pre(component))
@@ -167,7 +185,7 @@ fn command(
     program: &Program,
     serves: bool,
 ) -> Result<LoadedComponent, Failure> {
-    let instance = link(&engine, component)?;
+    let instance = link(&engine, component, program)?;
     let entry = match &program.invoke {
         Some(name) => Entry::Function(instance, find_function(&engine, component, name)?),
         None => Entry::Command(CommandPre::new(instance).map_err(|error| {
@@ -238,6 +256,7 @@ impl LoadedComponent {
             table: ResourceTable::new(),
             http: Http::new(),
             memory: Limiter::new(&program.memory),
+            nn: Nn::new(),
         };
         let mut store = Store::new(&self.engine, state);
         store.limiter(|state| &mut state.memory);

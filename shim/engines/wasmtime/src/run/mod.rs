@@ -7,6 +7,7 @@ mod host;
 mod http;
 mod memory;
 mod module;
+mod nn;
 mod sockets;
 mod stdio;
 
@@ -73,6 +74,7 @@ impl Engine for Wasmtime {
                 interface::LISTEN,
                 interface::WASI_02,
                 interface::WASI_HTTP,
+                interface::WASI_NN,
             ]
             .map(str::to_owned)
             .to_vec(),
@@ -81,6 +83,7 @@ impl Engine for Wasmtime {
                 GuestOption::Listen,
                 GuestOption::MaxStack,
                 GuestOption::Memory,
+                GuestOption::NnModels,
                 GuestOption::Timeout,
             ],
             profiles: Profile::ALL

@@ -17,6 +17,7 @@ mod inject;
 mod interrupted;
 mod limits;
 mod names;
+mod nn;
 mod posture;
 mod runs;
 mod serving;

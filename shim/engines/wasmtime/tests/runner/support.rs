@@ -201,6 +201,7 @@ impl Container {
             fuel: wishes.fuel,
             timeout_millis: wishes.timeout_millis,
             max_stack: None,
+            nn_models: Vec::new(),
         };
         Self {
             spec: spec(&id),

@@ -28,6 +28,7 @@ use super::super::component::State;
 use super::super::end;
 use super::super::host::{self, Drivers};
 use super::super::memory::Limiter;
+use super::super::nn::Nn;
 use super::clients::Clients;
 use super::connection;
 use super::limits::{MAX_CONNECTIONS, MAX_REQUESTS};
@@ -137,6 +138,7 @@ impl Shared {
             table: ResourceTable::new(),
             http: Http::new(),
             memory: Limiter::new(&self.program.memory),
+            nn: Nn::new(),
         };
         let mut store = Store::new(&self.engine, state);
         store.limiter(|state| &mut state.memory);
