@@ -49,14 +49,9 @@ impl Scratch {
         .map(Self)
     }
 
-    /// Its root, for this process alone.
-    pub(super) fn root(&self) -> String {
-        format!("/proc/self/fd/{}", self.0.as_raw_fd())
-    }
-
     /// Path of a file in it, for this process alone.
-    fn path(&self, name: &str) -> String {
-        format!("{}/{name}", self.root())
+    pub(super) fn path(&self, name: &str) -> String {
+        format!("/proc/self/fd/{}/{name}", self.0.as_raw_fd())
     }
 
     /// The same for the library.
