@@ -96,6 +96,8 @@ suite_deny() {
 }
 
 suite_clippy() {
+    # The crate of WasmEdge reads the library's headers even when it is only checked.
+    "$root/hack/setup" wasmedge
     use_cargo
     need_rustup_component clippy clippy
     cd "$root"
@@ -110,6 +112,7 @@ suite_clippy() {
 }
 
 suite_doc() {
+    "$root/hack/setup" wasmedge
     use_cargo
     cd "$root"
     RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items

@@ -6,6 +6,7 @@
 #                             libLLVM a library of the same name in which every function traps: what the
 #                             runner gets (docs/decisions/0009)
 #   $cache/wasmedge/lib/llvm  the real libLLVM and what it wants: what the compile helper gets
+#   $cache/wasmedge/link      only libwasmedge, for the linker (see use_wasmedge in hack/lib.sh)
 #   $cache/wasmedge/package   name and version of the package
 
 # As in shim/engines/wasmedge/src/settings.rs.
@@ -36,6 +37,11 @@ make_trapping_llvm() {
         -Wl,-soname,libLLVM.so.21.1 -Wl,--version-script="$work/trap.map" -s
 }
 
+link_wasmedge() {
+    mkdir -p "$1/link"
+    ln -sfn ../lib/libwasmedge.so.0 "$1/link/libwasmedge.so"
+}
+
 unpack_wasmedge() {
     local new=$cache/wasmedge.new from library
     rm -rf "$new"
@@ -51,6 +57,7 @@ unpack_wasmedge() {
     for library in "${wasmedge_libs[@]}"; do cp -L "$from/$library" "$new/lib/"; done
     cp -L "$new"/root/usr/lib*/ld-linux-*.so.* "$new/lib/"
     ln -s libwasmedge.so.0 "$new/lib/libwasmedge.so"
+    link_wasmedge "$new"
     for library in "${wasmedge_llvm_libs[@]}"; do cp -L "$from/$library" "$new/lib/llvm/"; done
     make_trapping_llvm "$new/lib/libwasmedge.so.0" "$new/lib/libLLVM.so.21.1" "$new"
     mv "$new/root/usr/include" "$new/include"
@@ -63,7 +70,10 @@ unpack_wasmedge() {
 }
 
 setup_wasmedge() {
-    [ ! -e "$cache/wasmedge/package" ] || return 0
+    if [ -e "$cache/wasmedge/package" ]; then
+        link_wasmedge "$cache/wasmedge"
+        return
+    fi
     # A library of the user's own.
     [ -z "${WASMEDGE_DIR:-}" ] || return 0
     step "unpacking WasmEdge $wasmedge_version from Debian testing (about 60 MB, into the cache folder)" \
