@@ -25,7 +25,9 @@ static int memory(void) {
         char *block = malloc(1 << 20);
         if (!block)
             abort();
-        memset(block, 1, 1 << 20);
+        /* Volatile, or the compiler sees that nobody reads it and takes nothing at all. */
+        for (volatile char *byte = block; byte < block + (1 << 20); byte += 512)
+            *byte = 1;
     }
 }
 
@@ -38,15 +40,15 @@ static int files(const char *self) {
 }
 
 static int random_bytes(void) {
-    /* getentropy gives 256 bytes at a time: 1 GiB of them. */
+    /* getentropy gives 256 bytes at a time. All in one call: random_at_once.wat. */
     static char bytes[256];
-    for (long had = 0; had < 1L << 30; had += sizeof bytes) {
+    for (long had = 0; had < 1L << 24; had += sizeof bytes) {
         if (getentropy(bytes, sizeof bytes) != 0) {
             printf("%ld random bytes, then %s\n", had, strerror(errno));
             return 7;
         }
     }
-    puts("1 GiB of random bytes");
+    puts("16 MiB of random bytes");
     return 7;
 }
 

@@ -42,6 +42,7 @@ pub(crate) const CASES: &[Case] = &[
         "a_killed_compiler_is_told_and_tried_again",
         a_killed_compiler_is_told,
     )
+    .auto_only()
     .own_node(),
     Case::wasm("a_compile_has_its_time", a_compile_has_its_time).with_node(short_compile),
     Case::wasm("a_compile_has_its_memory", a_compile_has_its_memory)
@@ -51,6 +52,7 @@ pub(crate) const CASES: &[Case] = &[
         "a_small_pod_compiles_a_large_module",
         a_small_pod_compiles_a_large_module,
     )
+    .auto_only()
     .own_node(),
 ];
 

@@ -11,7 +11,8 @@ use crate::case::Case;
 pub(crate) const CASES: &[Case] = &[
     Case::all("arguments_arrive", arguments_arrive),
     Case::all("environment_is_the_specs", environment_is_the_specs),
-    Case::all("working_folder_is_set", working_folder_is_set),
+    Case::all("working_folder_is_set", working_folder_is_set)
+        .row("relative paths start in the working folder"),
     Case::all(
         "entrypoint_and_command_are_joined",
         entrypoint_and_command_are_joined,

@@ -16,7 +16,7 @@ pub(crate) const CASES: &[Case] = &[
     ),
     Case::wasm("text_is_compiled_too", text_is_compiled_too),
     Case::wasm("a_module_needs_no_suffix", a_module_needs_no_suffix),
-    Case::wasm("a_component_runs", a_component_runs),
+    Case::wasm("a_component_runs", a_component_runs).wasmtime_only(),
     Case::wasm(
         "a_function_can_be_called_by_name",
         a_function_can_be_called_by_name,
@@ -32,7 +32,8 @@ pub(crate) const CASES: &[Case] = &[
     Case::wasm(
         "artifacts_of_every_layer_type_run",
         artifacts_of_every_layer_type_run,
-    ),
+    )
+    .wasmtime_only(),
     Case::wasm(
         "an_entrypoint_may_be_a_link_inside_the_image",
         an_entrypoint_may_be_a_link,

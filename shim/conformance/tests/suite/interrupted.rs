@@ -15,11 +15,13 @@ pub(crate) const CASES: &[Case] = &[
         "a_create_that_nobody_waits_for_leaves_nothing",
         a_create_that_nobody_waits_for,
     )
+    .auto_only()
     .own_node(),
     Case::wasm(
         "a_shim_killed_while_it_compiles_leaves_no_compiler",
         a_shim_killed_while_it_compiles,
     )
+    .auto_only()
     .own_node(),
 ];
 

@@ -16,7 +16,8 @@ pub(crate) const CASES: &[Case] = &[
     Case::all(
         "a_read_only_mount_cannot_be_changed",
         a_read_only_mount_cannot_be_changed,
-    ),
+    )
+    .row("hard links in a read-only folder are refused"),
     Case::all(
         "a_read_only_root_cannot_be_changed",
         a_read_only_root_cannot_be_changed,

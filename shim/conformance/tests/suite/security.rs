@@ -16,11 +16,12 @@ pub(crate) const CASES: &[Case] = &[
         "a_guest_finds_no_way_out_of_its_mounts",
         a_guest_finds_no_way_out_of_its_mounts,
     ),
-    Case::wasm("the_posture_of_the_engine", the_posture_of_the_engine),
+    Case::wasm("the_posture_of_the_engine", the_posture_of_the_engine).wasmtime_only(),
     Case::wasm(
         "the_init_is_the_runner_and_tells_nothing_of_the_node",
         the_init_is_the_runner,
-    ),
+    )
+    .wasmtime_only(),
     Case::wasm(
         "no_executable_memory_after_the_start",
         no_executable_memory_after_the_start,
@@ -28,7 +29,8 @@ pub(crate) const CASES: &[Case] = &[
     Case::wasm(
         "the_images_name_service_runs_nothing",
         the_images_name_service_runs_nothing,
-    ),
+    )
+    .wasmtime_only(),
     Case::ours(
         "the_images_environment_reaches_nobody",
         the_images_environment_reaches_nobody,

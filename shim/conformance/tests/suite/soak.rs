@@ -10,7 +10,9 @@ use wasmlet_conformance::{Ctx, LONG, NodeOptions, SHORT, TaskOptions, eventually
 use crate::case::Case;
 
 pub(crate) const CASES: &[Case] = &[
-    Case::all("cycles_leave_nothing_behind", cycles_leave_nothing_behind).own_node(),
+    Case::all("cycles_leave_nothing_behind", cycles_leave_nothing_behind)
+        .auto_only()
+        .own_node(),
     Case::ours(
         "a_shim_killed_at_any_moment_leaves_nothing",
         a_shim_killed_at_any_moment,

@@ -69,7 +69,7 @@ fn a_stack_bomb(ctx: &Ctx) {
 }
 
 fn a_flood_of_files(ctx: &Ctx) {
-    let exit = beside_a_good_one(ctx, &["files", "/guest.wasm"], false);
+    let exit = beside_a_good_one(ctx, &["files", "/etc/hostname"], false);
     assert_eq!(exit.code, 7, "{exit:?}");
     let count = exit
         .stdout
