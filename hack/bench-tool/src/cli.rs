@@ -6,6 +6,7 @@ use clap::{Args, Parser};
 
 use crate::client::{Node, Runtime};
 use crate::error::Error;
+use crate::http::{self, Load};
 use crate::{memory, start};
 
 /// Measure our shim against runc's on a running containerd. Meant to be called by hack/bench.
@@ -32,6 +33,39 @@ pub(crate) enum Command {
         #[arg(long, value_delimiter = ',', default_value = "1,10,40")]
         counts: Vec<usize>,
     },
+    /// Requests a second and their latency, of a component that our runner serves and of `wasmtime serve`
+    Http {
+        /// containerd's socket
+        #[arg(long)]
+        address: PathBuf,
+        /// ctr of that containerd, used to import images
+        #[arg(long)]
+        ctr: PathBuf,
+        /// Snapshotter for the containers
+        #[arg(long, default_value = "overlayfs")]
+        snapshotter: String,
+        /// The component: examples/http-component
+        #[arg(long)]
+        wasm: PathBuf,
+        /// Program to compare with (without it, nothing is compared)
+        #[arg(long)]
+        wasmtime: Option<PathBuf>,
+        /// Folder for the raw data
+        #[arg(long)]
+        out: PathBuf,
+        /// Rounds for each server, with and without slow clients
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+        /// Length of a round in seconds
+        #[arg(long, default_value_t = 5.0)]
+        seconds: f64,
+        /// Clients at a time
+        #[arg(long, default_value_t = 32)]
+        connections: usize,
+        /// Clients beside them that never finish a request
+        #[arg(long, default_value_t = 400)]
+        slow_clients: usize,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -51,6 +85,9 @@ pub(crate) struct Common {
     /// The same guest, compiled to WebAssembly
     #[arg(long)]
     wasm: PathBuf,
+    /// Engine of our containers (default: whichever `auto` takes)
+    #[arg(long)]
+    engine: Option<String>,
     /// Measure only runc (when there is no shim of ours yet)
     #[arg(long)]
     runc_only: bool,
@@ -75,6 +112,28 @@ impl Command {
                     let node = common.node().await?;
                     start::run(&node, &common.runtimes(), rounds, pause, &common.out).await
                 }
+                Self::Http {
+                    address,
+                    ctr,
+                    snapshotter,
+                    wasm,
+                    wasmtime,
+                    out,
+                    rounds,
+                    seconds,
+                    connections,
+                    slow_clients,
+                } => {
+                    let mut node = Node::connect(&address, &ctr, &snapshotter, None).await?;
+                    node.add_image(Runtime::Ours, &wasm)?;
+                    let load = Load {
+                        rounds,
+                        seconds,
+                        connections,
+                        slow_clients,
+                    };
+                    http::run(&node, wasmtime.as_deref(), &wasm, load, &out).await
+                }
                 Self::Memory { common, counts } => {
                     let node = common.node().await?;
                     memory::run(&node, &common.runtimes(), &counts, &common.out).await
@@ -86,7 +145,13 @@ impl Command {
 
 impl Common {
     async fn node(&self) -> Result<Node, Error> {
-        let mut node = Node::connect(&self.address, &self.ctr, &self.snapshotter).await?;
+        let mut node = Node::connect(
+            &self.address,
+            &self.ctr,
+            &self.snapshotter,
+            self.engine.as_deref(),
+        )
+        .await?;
         for runtime in self.runtimes() {
             let program = match runtime {
                 Runtime::Ours => &self.wasm,

@@ -54,6 +54,11 @@ pub(crate) enum Error {
     Proc { path: PathBuf, line: &'static str },
     #[error("the init {init} of {id} is a child of process 1, so its shim cannot be told")]
     Orphan { id: String, init: u32 },
+    #[error("a request was not answered as it should be")]
+    Answer {
+        #[source]
+        source: io::Error,
+    },
     #[error("cannot build the async runtime")]
     Runtime(#[source] io::Error),
 }

@@ -8,6 +8,7 @@
 mod cli;
 mod client;
 mod error;
+mod http;
 mod memory;
 mod plot;
 mod spec;
