@@ -83,6 +83,11 @@ fn link(hasher: &mut DefaultHasher) -> io::Result<()> {
     println!("cargo::rerun-if-changed={}", library.display());
     fs::read(&library)?.hash(hasher);
     println!("cargo::rustc-link-search=native={}", folder.display());
+    // Beside the library itself, to which the linker's name for it may be a link of another folder.
+    let folder = match fs::canonicalize(&library)?.parent() {
+        Some(parent) => parent.to_owned(),
+        None => folder,
+    };
     // The libraries that it is linked to itself want a newer C library than the linker may know.
     println!("cargo::rustc-link-arg=-Wl,--allow-shlib-undefined");
     // Found by the library's own, which come with a version that these do not have.

@@ -29,7 +29,6 @@ opaque! {
     FunctionTypeContext,
     ImportTypeContext,
     ExportTypeContext,
-    CompilerContext,
     LoaderContext,
     ValidatorContext,
     ExecutorContext,
@@ -109,12 +108,6 @@ pub(crate) enum Proposal {
 pub(crate) const RUN_MODE_INTERPRETER: c_int = 0;
 /// `WasmEdge_RunMode_AOT`.
 pub(crate) const RUN_MODE_AOT: c_int = 2;
-/// `WasmEdge_CompilerOptimizationLevel_O3`.
-#[cfg(feature = "compiler")]
-pub(crate) const OPTIMIZATION_O3: c_int = 3;
-/// `WasmEdge_CompilerOutputFormat_Native`.
-#[cfg(feature = "compiler")]
-pub(crate) const OUTPUT_NATIVE: c_int = 0;
 /// `WasmEdge_ExternalType_Function`.
 pub(crate) const EXTERNAL_FUNCTION: c_int = 0;
 /// `WasmEdge_LogLevel_Warn`.
@@ -200,36 +193,11 @@ unsafe extern "C" {
 #[cfg(feature = "compiler")]
 #[link(name = "wasmedge")]
 unsafe extern "C" {
-    pub(crate) fn WasmEdge_ConfigureCompilerSetOptimizationLevel(
-        configure: *mut ConfigureContext,
-        level: c_int,
-    );
-    pub(crate) fn WasmEdge_ConfigureCompilerSetOutputFormat(
-        configure: *mut ConfigureContext,
-        format: c_int,
-    );
-    pub(crate) fn WasmEdge_ConfigureCompilerSetGenericBinary(
-        configure: *mut ConfigureContext,
-        on: bool,
-    );
-    pub(crate) fn WasmEdge_ConfigureCompilerSetInterruptible(
-        configure: *mut ConfigureContext,
-        on: bool,
-    );
     pub(crate) fn WasmEdge_LoaderParseFromBytes(
         loader: *mut LoaderContext,
         module: *mut *mut AstModuleContext,
         bytes: Bytes,
     ) -> WeResult;
-    pub(crate) fn WasmEdge_CompilerCreate(
-        configure: *const ConfigureContext,
-    ) -> *mut CompilerContext;
-    pub(crate) fn WasmEdge_CompilerCompileFromBytes(
-        compiler: *mut CompilerContext,
-        bytes: Bytes,
-        output: *const c_char,
-    ) -> WeResult;
-    pub(crate) fn WasmEdge_CompilerDelete(compiler: *mut CompilerContext);
 
     pub(crate) fn WasmEdge_ASTModuleListImportsLength(module: *const AstModuleContext) -> u32;
     pub(crate) fn WasmEdge_ASTModuleListImports(

@@ -18,6 +18,22 @@ pub(crate) struct LibraryError {
     pub(crate) text: String,
 }
 
+impl LibraryError {
+    /// Adds what the log said: its first line repeats the reason in other words, the last ones say where.
+    fn with_details(mut self, said: &[String]) -> Self {
+        let details: Vec<&str> = said
+            .iter()
+            .map(|line| line.trim())
+            .filter(|line| !line.contains(&self.text) && !line.is_empty())
+            .take(4)
+            .collect();
+        if !details.is_empty() {
+            self.text = format!("{} ({})", self.text, details.join("; "));
+        }
+        self
+    }
+}
+
 impl std::fmt::Display for LibraryError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.text)
@@ -74,20 +90,24 @@ fn logged_result(call: impl FnOnce() -> WeResult) -> Result<Vec<String>, Library
     let (result, said) = logged(call);
     match check(result) {
         Ok(_) => Ok(said),
-        Err(mut error) => {
-            // The first line repeats the reason in other words, the last ones say where.
-            let details: Vec<&str> = said
-                .iter()
-                .map(|line| line.trim())
-                .filter(|line| !line.contains(&error.text) && !line.is_empty())
-                .take(4)
-                .collect();
-            if !details.is_empty() {
-                error.text = format!("{} ({})", error.text, details.join("; "));
-            }
-            Err(error)
-        }
+        Err(error) => Err(error.with_details(&said)),
     }
+}
+
+/// The same for a call that the SDK makes.
+#[cfg(feature = "compiler")]
+pub(crate) fn logged_sdk<T>(
+    call: impl FnOnce() -> wasmedge_sdk::WasmEdgeResult<T>,
+) -> Result<T, LibraryError> {
+    let (result, said) = logged(call);
+    result.map_err(|error| {
+        let error = LibraryError {
+            // Only the runner asks for it.
+            code: 0,
+            text: error.to_string(),
+        };
+        error.with_details(&said)
+    })
 }
 
 /// The code of a success, of which there are two; see [`ffi::code::TERMINATED`].
@@ -366,7 +386,7 @@ impl Wasi {
 }
 
 #[cfg(feature = "compiler")]
-pub(crate) use compiling::{Compiler, Import};
+pub(crate) use compiling::Import;
 
 #[cfg(feature = "compiler")]
 fn bytes(bytes: &[u8]) -> ffi::Bytes {
@@ -494,48 +514,6 @@ mod compiling {
                 // SAFETY: both are types that the library gave.
                 unsafe { ffi::WasmEdge_ValTypeIsEqual(*one, *other) }
             })
-    }
-
-    /// The compiler.
-    pub(crate) struct Compiler(NonNull<ffi::CompilerContext>);
-
-    impl Compiler {
-        /// Code for this very processor, as fast as it gets, in a shared object.
-        pub(crate) fn new(configure: &Configure) -> Option<Self> {
-            // SAFETY: the settings live; the compiler copies them.
-            let compiler = unsafe {
-                let configure = configure.as_ptr();
-                ffi::WasmEdge_ConfigureCompilerSetOptimizationLevel(
-                    configure,
-                    ffi::OPTIMIZATION_O3,
-                );
-                ffi::WasmEdge_ConfigureCompilerSetOutputFormat(configure, ffi::OUTPUT_NATIVE);
-                ffi::WasmEdge_ConfigureCompilerSetGenericBinary(configure, false);
-                // Nobody asks compiled code to stop: a time limit ends the process.
-                ffi::WasmEdge_ConfigureCompilerSetInterruptible(configure, false);
-                ffi::WasmEdge_CompilerCreate(configure)
-            };
-            NonNull::new(compiler).map(Self)
-        }
-
-        pub(crate) fn compile(&self, wasm: &[u8], output: &CStr) -> Result<(), LibraryError> {
-            // SAFETY: compiler, bytes and path live through the call.
-            logged_result(|| unsafe {
-                ffi::WasmEdge_CompilerCompileFromBytes(
-                    self.0.as_ptr(),
-                    bytes(wasm),
-                    output.as_ptr(),
-                )
-            })
-            .map(drop)
-        }
-    }
-
-    impl Drop for Compiler {
-        fn drop(&mut self) {
-            // SAFETY: made by `new`, and nobody else owns it.
-            unsafe { ffi::WasmEdge_CompilerDelete(self.0.as_ptr()) };
-        }
     }
 }
 #[cfg(feature = "compiler")]

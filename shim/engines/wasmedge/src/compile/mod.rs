@@ -3,6 +3,7 @@
 mod check;
 mod rename;
 mod scratch;
+mod sdk;
 
 use std::fs::File;
 use std::io;
@@ -10,7 +11,7 @@ use std::io;
 use wasmlet_compiler_core::{CompileError, Source, Variant};
 use wasmlet_protocol::GuestKind;
 
-use crate::library::{self, Compiler, Configure, LibraryError, Module, Use};
+use crate::library::{self, Configure, LibraryError, Module, Use};
 use crate::settings::Profile;
 use scratch::Scratch;
 
@@ -60,18 +61,18 @@ impl wasmlet_compiler_core::Compiler for WasmEdge {
 
         let scratch = Scratch::new()
             .map_err(|error| engine(format!("no temporary file system for the linker: {error}")))?;
-        let path = scratch.c_path("artifact.so");
-        let configure = Configure::new(profile, metered, Use::Artifact);
-        let compiler = Compiler::new(&configure).ok_or_else(|| engine("no compiler".to_owned()))?;
+        let compiler = sdk::Compiler::new(profile, metered)
+            .map_err(|error| engine(format!("no compiler: {error}")))?;
         compiler
-            .compile(&wasm, &path)
+            .compile(&wasm, &scratch)
             .map_err(|error| CompileError::Invalid(explain(&error, profile)))?;
         drop(compiler);
 
         // Loaded as the runner will, so that what does not load is never published.
-        Module::of_artifact(&configure, &path)
+        let configure = Configure::new(profile, metered, Use::Artifact);
+        Module::of_artifact(&configure, &scratch.c_path(sdk::ARTIFACT))
             .map_err(|error| CompileError::Load(error.to_string()))?;
-        let mut artifact = scratch.open("artifact.so").map_err(CompileError::Write)?;
+        let mut artifact = scratch.open(sdk::ARTIFACT).map_err(CompileError::Write)?;
         let mut output = output;
         io::copy(&mut artifact, &mut output).map_err(CompileError::Write)?;
         Ok(())

@@ -49,9 +49,14 @@ impl Scratch {
         .map(Self)
     }
 
+    /// Its root, for this process alone.
+    pub(super) fn root(&self) -> String {
+        format!("/proc/self/fd/{}", self.0.as_raw_fd())
+    }
+
     /// Path of a file in it, for this process alone.
-    pub(super) fn path(&self, name: &str) -> String {
-        format!("/proc/self/fd/{}/{name}", self.0.as_raw_fd())
+    fn path(&self, name: &str) -> String {
+        format!("{}/{name}", self.root())
     }
 
     /// The same for the library.

@@ -103,8 +103,6 @@ fn the_declarations_are_those_of_the_headers() {
         ("WasmEdge_Proposal_Component", 17),
         ("WasmEdge_RunMode_Interpreter", 0),
         ("WasmEdge_RunMode_AOT", 2),
-        ("WasmEdge_CompilerOptimizationLevel_O3", 3),
-        ("WasmEdge_CompilerOutputFormat_Native", 0),
         ("WasmEdge_ExternalType_Function", 0),
         ("WasmEdge_LogLevel_Warn", 3),
         ("WasmEdge_ErrCode_Terminated", 1),
