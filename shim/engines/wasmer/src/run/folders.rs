@@ -97,7 +97,8 @@ impl Folders {
     }
 
     fn is_above(&self, path: &Path) -> bool {
-        self.0.iter().any(|folder| folder.guest.starts_with(path))
+        // The root is there without a folder, too.
+        path == Path::new("/") || self.0.iter().any(|folder| folder.guest.starts_with(path))
     }
 
     /// Names in a folder that only leads to others.
@@ -467,6 +468,17 @@ mod tests {
         for path in ["/new", "/a/new"] {
             folders.create_dir(Path::new(path)).expect_err(path);
         }
+    }
+
+    #[test]
+    fn without_a_folder_there_is_the_root() {
+        let folders = Folders::open(&[]);
+        assert!(folders.metadata(Path::new("/")).expect("there").is_dir());
+        assert!(folders.read_dir(Path::new("/")).expect("there").is_empty());
+        assert_eq!(
+            folders.metadata(Path::new("/x")),
+            Err(FsError::EntryNotFound)
+        );
     }
 
     #[test]

@@ -16,14 +16,14 @@ use wasmer_wasix::capabilities::Capabilities;
 use wasmer_wasix::{WasiEnv, WasiModuleInstanceHandles, WasiModuleTreeHandles};
 use wasmlet_protocol::{Failure, FailureReason};
 use wasmlet_runner_core::preview1::{self, Sockets};
-use wasmlet_runner_core::{End, GuestExit, Preopen, Program, Surroundings, one_line};
+use wasmlet_runner_core::{End, GuestExit, MemoryCap, Preopen, Program, Surroundings, one_line};
 
 use super::deterministic::{self, Clock, Ticks};
 use super::folders::Folders;
 use super::front::Front;
 use super::memory::Capped;
 use super::stdio::Stream;
-use super::{end, sockets};
+use super::{CODE_IN_RESERVE, end, sockets};
 use crate::artifact;
 use crate::host::{self, Host};
 use crate::settings::{Profile, START_FUNCTION};
@@ -73,11 +73,38 @@ pub(super) fn load(file: File, program: &Program) -> Result<LoadedModule, Failur
         ),
     })?;
     let entry = entry_point(&module, program)?;
+    count_code(code_bytes(&module), &program.memory)?;
     Ok(LoadedModule {
         engine,
         module,
         entry,
         _artifact: file,
+    })
+}
+
+/// Bytes of the copy of the code.
+fn code_bytes(module: &Module) -> u64 {
+    let functions = module
+        .sys_artifact()
+        .and_then(|artifact| artifact.finished_function_extents())
+        .unwrap_or_default();
+    functions
+        .iter()
+        .map(|(_, extent)| extent.length as u64)
+        .sum()
+}
+
+/// Takes code that the reserve has no room for from what the guest's memory may be.
+fn count_code(bytes: u64, memory: &MemoryCap) -> Result<(), Failure> {
+    if memory.grow(bytes.saturating_sub(CODE_IN_RESERVE)) {
+        return Ok(());
+    }
+    Err(Failure {
+        reason: FailureReason::ResourceExhausted,
+        message: format!(
+            "the compiled code takes {bytes} bytes, which leaves no memory for the guest: raise the \
+             container's memory limit or wasmlet.dev/memory"
+        ),
     })
 }
 
@@ -317,6 +344,10 @@ fn environment(
         .stderr(Box::new(Stream::stderr()));
     let folders = Folders::open(preopens);
     let error = |error| Box::new(wasmer_wasix::WasiRuntimeError::Init(error));
+    // Programs of WASIX use paths from the root, which is looked for by this name. Before all others: of
+    // two folders that fit a relative path equally well, the guest's library takes the last, which then is
+    // the working folder.
+    env.add_preopen_dir("/").map_err(error)?;
     for preopen in preopens {
         let (path, alias) = if preopen.guest == "." {
             (preopen.host.as_path(), Some("."))
@@ -342,8 +373,6 @@ fn environment(
         })
         .map_err(error)?;
     }
-    // Programs of WASIX use paths from the root, which is looked for by this name.
-    env.add_preopen_dir("/").map_err(error)?;
     env.set_fs(Arc::new(folders) as Arc<dyn FileSystem + Send + Sync>);
     let mut capabilities = Capabilities::new();
     capabilities.threading.max_threads = Some(MAX_THREADS);
@@ -388,5 +417,23 @@ impl Started {
             Ok(_) => GuestExit::Code(0),
             Err(error) => end::of_run(&error, program),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn much_code_leaves_less_memory() {
+        const MIB: u64 = 1 << 20;
+        let memory = MemoryCap::fixed(Some(10 * MIB));
+        count_code(CODE_IN_RESERVE, &memory).expect("the reserve has room for it");
+        assert!(memory.grow(10 * MIB));
+        let memory = MemoryCap::fixed(Some(10 * MIB));
+        count_code(CODE_IN_RESERVE + 4 * MIB, &memory).expect("the memory has");
+        assert!(memory.grow(6 * MIB) && !memory.grow(1));
+        let failure = count_code(CODE_IN_RESERVE + MIB, &memory).expect_err("nothing has");
+        assert!(failure.message.contains("wasmlet.dev/memory"));
     }
 }

@@ -26,7 +26,7 @@ pub(crate) const THREADS: &str = "2";
 
 /// Folders that a guest sees before and after those of the container: Wasmer's virtual root, and what is
 /// behind it.
-pub(crate) const MORE_PREOPENS: (&[&str], &[&str]) = (&["/"], &["/"]);
+pub(crate) const MORE_PREOPENS: (&[&str], &[&str]) = (&["/", "/"], &[]);
 
 /// Hundreds of elements that a table has under a cap that leaves room for 40: a sixteenth of the cap.
 pub(crate) const TABLE_GROWS_TO: i32 = 7;
