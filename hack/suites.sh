@@ -180,7 +180,7 @@ suite_cgroup_v2() {
 }
 
 suite_demo() {
-    "$root/hack/demo" --self-test | tee "$logs/demo-run.log"
+    "$root/hack/demo" --nn --self-test | tee "$logs/demo-run.log"
     # The second example: a model of the user's, as large as MobileNetV2, in the same 64 MiB.
     local model=$target/examples/inference-byo/model
     python3 "$root/examples/inference-byo/make-mobilenetv2.py" "$model"
