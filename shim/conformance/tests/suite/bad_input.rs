@@ -231,7 +231,7 @@ fn annotations_are_checked(ctx: &Ctx) {
         (
             "wasmlet.dev/colour",
             "red",
-            "annotation \"wasmlet.dev/colour\" is not known; the keys below wasmlet.dev/ are engine, fuel, listen, max-stack, memory, profile, timeout",
+            "annotation \"wasmlet.dev/colour\" is not known; the keys below wasmlet.dev/ are engine, fuel, listen, max-stack, memory, nn-models, profile, timeout",
         ),
         (
             "wasmlet.dev/engine",
