@@ -21,7 +21,7 @@ use crate::failure::{Error, chain};
 use crate::init::title::Strings;
 use crate::init::{self, Init, Parts, StartHooks};
 use crate::memory_cap::MemoryCap;
-use crate::spec::{Node, Wanted, WasmSpec, rewrite};
+use crate::spec::{Node, Wanted, WasmSpec, processors, rewrite};
 use crate::state::{Folders, Lock, remove_folders, stop_all};
 use crate::{journal, names, rootfs};
 
@@ -219,6 +219,7 @@ fn build<E: Engine>(
         fuel: request.fuel,
         timeout: request.timeout_millis.map(Duration::from_millis),
         max_stack: request.max_stack,
+        processors: processors(&wasm.spec),
         listen: request.listen,
         nn_models: request.nn_models.clone(),
     };

@@ -97,6 +97,8 @@ pub struct Program {
     pub timeout: Option<Duration>,
     /// Size of the guest's stack in bytes; the engine's own where there is none.
     pub max_stack: Option<u64>,
+    /// Processors that the container may keep busy, where its CPU limit says so: 0.5 is half of one.
+    pub processors: Option<f64>,
     /// Where the container listens; the socket itself comes with [`Surroundings`].
     pub listen: Option<SocketAddr>,
     /// Models for wasi-nn that the guest may load by name, as the pod names them: their files are looked at

@@ -271,6 +271,7 @@ mod tests {
             fuel: None,
             timeout: None,
             max_stack: None,
+            processors: None,
             listen: None,
             nn_models: Vec::new(),
         }

@@ -117,7 +117,19 @@ pub(super) enum Drivers {
 
 /// Runs a future on this thread.
 pub(super) fn block_on(drivers: Drivers, future: impl Future<Output = End>) -> End {
-    let mut builder = tokio::runtime::Builder::new_current_thread();
+    block_on_with(
+        tokio::runtime::Builder::new_current_thread(),
+        drivers,
+        future,
+    )
+}
+
+/// Runs a future, and what it spawns on as many threads as the builder says.
+pub(super) fn block_on_with(
+    mut builder: tokio::runtime::Builder,
+    drivers: Drivers,
+    future: impl Future<Output = End>,
+) -> End {
     builder.enable_time();
     if drivers == Drivers::TimeAndSockets {
         builder.enable_io();

@@ -11,6 +11,7 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::json;
 use wasmlet_protocol::FailureReason;
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 
@@ -713,6 +714,33 @@ fn processor_seconds(pid: i32) -> f64 {
         .map(|field| field.parse::<f64>().expect("a number"))
         .sum();
     ticks / 100.0
+}
+
+#[test]
+fn there_is_a_thread_for_each_processor_of_the_container() {
+    if !can_run() {
+        return;
+    }
+    let threads = |processors: Option<f64>| {
+        let (mut container, address) = container(server(), Wishes::NONE);
+        if let Some(processors) = processors {
+            let quota = (processors * 100_000.0) as i64;
+            container.spec["linux"]["resources"]["cpu"] =
+                json!({"quota": quota, "period": 100_000});
+        }
+        let created = container.created();
+        created.start();
+        assert_eq!(ask(address, "/hello").text(), (200, "hello"));
+        let tasks = fs::read_dir(format!("/proc/{}/task", created.pid)).expect("it runs");
+        let count = tasks.count();
+        stop(created);
+        count
+    };
+    assert_eq!(threads(Some(0.5)), 1, "the one that was there");
+    let there = std::thread::available_parallelism().map_or(1, |count| count.get());
+    if there > 1 {
+        assert_eq!(threads(None), 1 + there.min(4));
+    }
 }
 
 #[test]

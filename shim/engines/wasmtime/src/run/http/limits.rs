@@ -15,6 +15,10 @@ pub(super) const MAX_STREAMS: u32 = 100;
 /// How long a request waits for a place, or for memory that others hold, before it is refused.
 pub(super) const QUEUE: Duration = Duration::from_secs(10);
 
+/// Threads that answer, one for each processor that the container may use, up to this many. Each costs
+/// memory, and a server that needs more is better off with another replica.
+pub(super) const MAX_THREADS: usize = 4;
+
 /// Bytes of a request's line and headers; 431 for more.
 pub(super) const MAX_HEADER_BYTES: usize = 64 * 1024;
 

@@ -6,7 +6,7 @@ use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HOST, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Duration, Instant, sleep, timeout, timeout_at};
 use wasmlet_runner_core::{GuestExit, note, note_request};
 use wasmtime::{Store, Trap};
 use wasmtime_wasi_http::WasiHttpView;
@@ -26,6 +26,11 @@ type Given = Result<Response<HyperOutgoingBody>, ErrorCode>;
 
 /// Longest part of a path in the container's log, in characters.
 const MAX_PATH: usize = 200;
+
+/// How often an instance is tried again that found no memory although nobody else had an instance, and
+/// after which time.
+const TRIES_ALONE: u32 = 2;
+const RETRY: Duration = Duration::from_millis(5);
 
 /// Answers, whatever happens.
 pub(super) async fn answer(
@@ -170,9 +175,11 @@ async fn instantiate(
     store: &mut Option<Store<State>>,
 ) -> Result<Proxy, GuestExit> {
     let until = Instant::now() + limits::QUEUE;
+    let mut tries_alone = 0;
     loop {
         // From here on no end of a guest is missed.
         let freed = shared.freed.notified();
+        let was_alone = shared.is_alone();
         let mut new = shared.store();
         let error = match shared.pre.instantiate_async(&mut new).await {
             Ok(proxy) => {
@@ -186,7 +193,17 @@ async fn instantiate(
         let exit = end::of_instantiation(&error, &shared.program, refused);
         let is_full = refused.is_some() && error.downcast_ref::<Trap>().is_none();
         drop(new);
-        if !is_full || shared.is_alone() || timeout_at(until, freed).await.is_err() {
+        if !is_full {
+            return Err(exit);
+        }
+        if was_alone && shared.is_alone() {
+            // Another one that is only being made can have been in the way, and fail like this one.
+            tries_alone += 1;
+            if tries_alone > TRIES_ALONE {
+                return Err(exit);
+            }
+            sleep(RETRY).await;
+        } else if timeout_at(until, freed).await.is_err() {
             return Err(exit);
         }
     }

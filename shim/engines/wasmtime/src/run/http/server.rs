@@ -8,12 +8,15 @@
 //! After 8 s, or at a second signal, runner-core ends the process as one killed by the signal.
 
 use std::io;
+use std::num::NonZero;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Builder;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Duration, sleep};
 use wasmlet_protocol::{Failure, FailureReason};
@@ -31,7 +34,7 @@ use super::super::memory::Limiter;
 use super::super::nn::Nn;
 use super::clients::Clients;
 use super::connection;
-use super::limits::{MAX_CONNECTIONS, MAX_REQUESTS};
+use super::limits::{MAX_CONNECTIONS, MAX_REQUESTS, MAX_THREADS};
 use super::outgoing::Http;
 use super::ticker::Ticker;
 
@@ -117,12 +120,31 @@ impl Server {
             guests: AtomicUsize::new(0),
             freed: Notify::new(),
         });
-        host::block_on(Drivers::TimeAndSockets, async move {
+        let threads = threads(program.processors);
+        let builder = if threads == 1 {
+            Builder::new_current_thread()
+        } else {
+            let mut builder = Builder::new_multi_thread();
+            builder.worker_threads(threads).thread_name("server");
+            builder
+        };
+        host::block_on_with(builder, Drivers::TimeAndSockets, async move {
             match serve(shared, socket, stop).await {
                 Ok(()) => GuestExit::Code(0).into(),
                 Err(error) => fail("cannot serve", error),
             }
         })
+    }
+}
+
+/// Threads that answer: as many as there are processors for the container.
+fn threads(limit: Option<f64>) -> usize {
+    let there = thread::available_parallelism().map_or(1, NonZero::get);
+    let most = there.min(MAX_THREADS);
+    match limit {
+        // A tenth of a processor is a thread, too.
+        Some(limit) if limit < most as f64 => (limit.ceil() as usize).max(1),
+        _ => most,
     }
 }
 
@@ -302,4 +324,20 @@ fn max_connections() -> usize {
     }
     let half = usize::try_from(limit.rlim_cur / 2).unwrap_or(usize::MAX);
     half.clamp(1, MAX_CONNECTIONS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_are_as_many_threads_as_processors_for_the_container() {
+        for limit in [0.1, 1.0] {
+            assert_eq!(threads(Some(limit)), 1);
+        }
+        let all = threads(None);
+        assert!((1..=MAX_THREADS).contains(&all));
+        assert_eq!(threads(Some(1000.0)), all);
+        assert_eq!(threads(Some(1.5)), all.min(2));
+    }
 }
