@@ -59,6 +59,11 @@ pub(crate) enum Error {
         #[source]
         source: io::Error,
     },
+    #[error("{server} does not serve the component ({status}); run it by hand to see why")]
+    NotServing {
+        server: &'static str,
+        status: std::process::ExitStatus,
+    },
     #[error("cannot build the async runtime")]
     Runtime(#[source] io::Error),
 }

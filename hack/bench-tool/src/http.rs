@@ -194,7 +194,8 @@ impl Running {
         let process = match (server, wasmtime) {
             (Server::Wasmtime, Some(program)) => {
                 let child = Command::new(program)
-                    .args(["serve", "--addr", &address.to_string()])
+                    // With what our runner gives to every component.
+                    .args(["serve", "-S", "cli", "--addr", &address.to_string()])
                     .arg(wasm)
                     .stdin(Stdio::null())
                     .stdout(Stdio::null())
@@ -211,13 +212,21 @@ impl Running {
                 Process::Container { id, created }
             }
         };
-        let running = Self { address, process };
+        let mut running = Self { address, process };
         let began = Instant::now();
         loop {
             if let Ok(stream) = TcpStream::connect(address).await
                 && Asker::new(stream).ask().await.is_ok()
             {
                 return Ok(running);
+            }
+            if let Process::Program(child) = &mut running.process
+                && let Some(status) = child.try_wait().map_err(Error::Runtime)?
+            {
+                return Err(Error::NotServing {
+                    server: server.name(),
+                    status,
+                });
             }
             if began.elapsed() > BEGIN {
                 running.stop(node).await?;
