@@ -158,8 +158,23 @@ cargo_works() {
     version_at_least "$(echo "$version" | cut -d' ' -f2)" "$(rust_pinned)"
 }
 
+# Where the crates that are linked to WasmEdge find it, once hack/setup has unpacked it; an installation that
+# the user names comes first.
+use_wasmedge() {
+    local from=$cache/wasmedge
+    [ -z "${WASMEDGE_DIR:-}${WASMEDGE_INCLUDE_DIR:-}${WASMEDGE_LIB_DIR:-}" ] || return 0
+    [ -e "$from/link/libwasmedge.so" ] || return 0
+    # Not lib itself: cargo gives this folder to the compiler as LD_LIBRARY_PATH, where another C library
+    # must not be.
+    export WASMEDGE_INCLUDE_DIR=$from/include WASMEDGE_LIB_DIR=$from/link
+    # libclang without clang has no headers of a compiler: those of gcc do.
+    BINDGEN_EXTRA_CLANG_ARGS="-isystem $(gcc -print-file-name=include) ${BINDGEN_EXTRA_CLANG_ARGS:-}"
+    export BINDGEN_EXTRA_CLANG_ARGS
+}
+
 # Puts a working cargo into PATH, or says what to do.
 use_cargo() {
+    use_wasmedge
     cargo_works && return
     if [ -x "$debian_rust/bin/cargo" ]; then
         PATH=$debian_rust/bin:$PATH

@@ -96,6 +96,8 @@ suite_deny() {
 }
 
 suite_clippy() {
+    # The crate of WasmEdge reads the library's headers even when it is only checked.
+    "$root/hack/setup" wasmedge
     use_cargo
     need_rustup_component clippy clippy
     cd "$root"
@@ -103,15 +105,22 @@ suite_clippy() {
     # The features that the programs are built with, which the line above never sees alone.
     cargo clippy --locked --package wasmlet-wasmtime --no-default-features --features runner -- -D warnings
     cargo clippy --locked --package wasmlet-wasmtime --no-default-features --features compiler -- -D warnings
+    cargo clippy --locked --package wasmlet-wasmer --no-default-features --features runner -- -D warnings
+    cargo clippy --locked --package wasmlet-wasmer --no-default-features --features compiler -- -D warnings
+    cargo clippy --locked --package wasmlet-wasmedge --no-default-features --features runner -- -D warnings
+    cargo clippy --locked --package wasmlet-wasmedge --no-default-features --features compiler -- -D warnings
 }
 
 suite_doc() {
+    "$root/hack/setup" wasmedge
     use_cargo
     cd "$root"
     RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items
 }
 
 suite_unit() {
+    # Tests of the WasmEdge crate are linked to the library.
+    "$root/hack/setup" wasmedge
     use_cargo
     cd "$root"
     cargo test --locked --no-fail-fast --workspace --exclude wasmlet-conformance --exclude wasmlet-repo-checks
@@ -143,11 +152,12 @@ suite_model() {
 suite_conformance() {
     local versions version
     IFS=, read -ra versions <<<"$WASMLET_CONTAINERD_VERSIONS"
-    "$root/hack/setup" base guests
+    "$root/hack/setup" base guests engine-tools
     for version in "${versions[@]}"; do
         "$root/hack/setup" "containerd:$version"
     done
     "$root/hack/build"
+    "$root/examples/http-component/build"
     use_cargo
     cd "$root"
     # What a test would skip for lack of something is a failure here: everything was installed above.
@@ -171,7 +181,12 @@ suite_cgroup_v2() {
 }
 
 suite_demo() {
-    "$root/hack/demo" --self-test | tee "$logs/demo-run.log"
+    local engine
+    "$root/hack/demo" --nn --self-test | tee "$logs/demo-run.log"
+    # The same picture gets the same answer, which the demo checks.
+    for engine in wasmedge wasmer; do
+        "$root/hack/demo" --engine "$engine" --self-test
+    done
     # The second example: a model of the user's, as large as MobileNetV2, in the same 64 MiB.
     local model=$target/examples/inference-byo/model
     python3 "$root/examples/inference-byo/make-mobilenetv2.py" "$model"

@@ -8,6 +8,7 @@ base_packages=(
     gcc libc6-dev      # the linker; libc.a for static programs
     iproute2           # the demo's network namespace and bridge
     jq                 # scripts read JSON with it
+    libclang1          # reads WasmEdge's headers while its crate is built
     libseccomp-dev     # libseccomp.a, linked into the runner
     pkg-config         # finds it
     procps             # ps, for the leak checks

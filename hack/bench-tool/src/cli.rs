@@ -6,7 +6,8 @@ use clap::{Args, Parser};
 
 use crate::client::{Node, Runtime};
 use crate::error::Error;
-use crate::{memory, start};
+use crate::http::{self, Load};
+use crate::{memory, start, tenants};
 
 /// Measure our shim against runc's on a running containerd. Meant to be called by hack/bench.
 #[derive(Debug, Parser)]
@@ -32,10 +33,56 @@ pub(crate) enum Command {
         #[arg(long, value_delimiter = ',', default_value = "1,10,40")]
         counts: Vec<usize>,
     },
+    /// Requests a second and their latency, of a component that our runner serves and of `wasmtime serve`
+    Http {
+        #[command(flatten)]
+        containerd: Containerd,
+        /// The component: examples/http-component
+        #[arg(long)]
+        wasm: PathBuf,
+        /// Program to compare with (without it, nothing is compared)
+        #[arg(long)]
+        wasmtime: Option<PathBuf>,
+        /// Folder for the raw data
+        #[arg(long)]
+        out: PathBuf,
+        /// Rounds for each server, with and without slow clients
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+        /// Length of a round in seconds
+        #[arg(long, default_value_t = 5.0)]
+        seconds: f64,
+        /// Clients at a time
+        #[arg(long, default_value_t = 32)]
+        connections: usize,
+        /// Clients beside them that never finish a request
+        #[arg(long, default_value_t = 400)]
+        slow_clients: usize,
+    },
+    /// Latency of a tenant alone, and beside one that attacks the node
+    Tenants {
+        #[command(flatten)]
+        containerd: Containerd,
+        /// The tenant: examples/multi-tenant
+        #[arg(long)]
+        wasm: PathBuf,
+        /// Folder for the raw data
+        #[arg(long)]
+        out: PathBuf,
+        /// Engine of our containers (default: whichever `auto` takes)
+        #[arg(long)]
+        engine: Option<String>,
+        /// Rounds alone and beside each attack
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+        /// Length of a round in seconds
+        #[arg(long, default_value_t = 5.0)]
+        seconds: f64,
+    },
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Common {
+pub(crate) struct Containerd {
     /// containerd's socket
     #[arg(long)]
     address: PathBuf,
@@ -45,12 +92,27 @@ pub(crate) struct Common {
     /// Snapshotter for the containers
     #[arg(long, default_value = "overlayfs")]
     snapshotter: String,
+}
+
+impl Containerd {
+    async fn node(&self, engine: Option<&str>) -> Result<Node, Error> {
+        Node::connect(&self.address, &self.ctr, &self.snapshotter, engine).await
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Common {
+    #[command(flatten)]
+    containerd: Containerd,
     /// The guest, compiled for Linux
     #[arg(long)]
     linux: PathBuf,
     /// The same guest, compiled to WebAssembly
     #[arg(long)]
     wasm: PathBuf,
+    /// Engine of our containers (default: whichever `auto` takes)
+    #[arg(long)]
+    engine: Option<String>,
     /// Measure only runc (when there is no shim of ours yet)
     #[arg(long)]
     runc_only: bool,
@@ -75,6 +137,38 @@ impl Command {
                     let node = common.node().await?;
                     start::run(&node, &common.runtimes(), rounds, pause, &common.out).await
                 }
+                Self::Http {
+                    containerd,
+                    wasm,
+                    wasmtime,
+                    out,
+                    rounds,
+                    seconds,
+                    connections,
+                    slow_clients,
+                } => {
+                    let mut node = containerd.node(None).await?;
+                    node.add_image(Runtime::Ours, &wasm)?;
+                    let load = Load {
+                        rounds,
+                        seconds,
+                        connections,
+                        slow_clients,
+                    };
+                    http::run(&node, wasmtime.as_deref(), &wasm, load, &out).await
+                }
+                Self::Tenants {
+                    containerd,
+                    wasm,
+                    out,
+                    engine,
+                    rounds,
+                    seconds,
+                } => {
+                    let mut node = containerd.node(engine.as_deref()).await?;
+                    node.add_image(Runtime::Ours, &wasm)?;
+                    tenants::run(&node, rounds, seconds, &out).await
+                }
                 Self::Memory { common, counts } => {
                     let node = common.node().await?;
                     memory::run(&node, &common.runtimes(), &counts, &common.out).await
@@ -86,7 +180,7 @@ impl Command {
 
 impl Common {
     async fn node(&self) -> Result<Node, Error> {
-        let mut node = Node::connect(&self.address, &self.ctr, &self.snapshotter).await?;
+        let mut node = self.containerd.node(self.engine.as_deref()).await?;
         for runtime in self.runtimes() {
             let program = match runtime {
                 Runtime::Ours => &self.wasm,

@@ -1,6 +1,7 @@
 //! One containerd and the calls a container's life consists of.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -14,7 +15,9 @@ use containerd_client::services::v1::{
 };
 use nix::sys::stat::Mode;
 use prost_types::Any;
+use serde_json::Value;
 use tokio::io::AsyncReadExt;
+use tokio::net::TcpListener;
 use tokio::net::unix::pipe;
 use tokio::task::JoinHandle;
 use tonic::{Request, Response, Status};
@@ -64,6 +67,8 @@ pub(crate) struct Node {
     address: PathBuf,
     ctr: PathBuf,
     snapshotter: String,
+    /// Engine for our containers, where it is not left to `auto`.
+    engine: Option<String>,
     /// Snapshot under each runtime's containers.
     parents: HashMap<Runtime, String>,
     temp: tempfile::TempDir,
@@ -93,6 +98,7 @@ impl Node {
         address: &Path,
         ctr: &Path,
         snapshotter: &str,
+        engine: Option<&str>,
     ) -> Result<Self, Error> {
         let client = Client::from_path(address)
             .await
@@ -105,9 +111,18 @@ impl Node {
             address: address.into(),
             ctr: ctr.into(),
             snapshotter: snapshotter.into(),
+            engine: engine.map(str::to_owned),
             parents: HashMap::new(),
             temp: tempfile::tempdir().map_err(file("a temporary folder"))?,
         })
+    }
+
+    /// Name of a runtime in the figures: our shim's is the engine's, where one was asked for.
+    pub(crate) fn label(&self, runtime: Runtime) -> &str {
+        match (runtime, &self.engine) {
+            (Runtime::Ours, Some(engine)) => engine,
+            _ => runtime.name(),
+        }
     }
 
     /// Builds an image of one program and has containerd take it in.
@@ -138,8 +153,27 @@ impl Node {
         Ok(())
     }
 
-    /// Snapshot, container and task; waits for its end in the background, as every client does.
+    /// What its containers are created from.
+    pub(crate) fn spec(&self, runtime: Runtime, id: &str) -> Value {
+        let mut spec = spec::config(runtime.program(), id);
+        if let (Runtime::Ours, Some(engine)) = (runtime, &self.engine) {
+            spec["annotations"]["wasmlet.dev/engine"] = engine.as_str().into();
+        }
+        spec
+    }
+
+    /// A container that idles or ends by itself.
     pub(crate) async fn create(&self, runtime: Runtime, id: &str) -> Result<Created, Error> {
+        self.create_with(runtime, id, &self.spec(runtime, id)).await
+    }
+
+    /// Snapshot, container and task; waits for its end in the background, as every client does.
+    pub(crate) async fn create_with(
+        &self,
+        runtime: Runtime,
+        id: &str,
+        spec: &Value,
+    ) -> Result<Created, Error> {
         let (stdout_path, stdout) = self.pipe(id, "stdout")?;
         let (stderr_path, stderr) = self.pipe(id, "stderr")?;
 
@@ -165,7 +199,7 @@ impl Node {
             }),
             spec: Some(Any {
                 type_url: SPEC_TYPE.into(),
-                value: spec::config(runtime.program(), id).to_string().into_bytes(),
+                value: spec.to_string().into_bytes(),
             }),
             snapshotter: self.snapshotter.clone(),
             snapshot_key: id.into(),
@@ -337,6 +371,14 @@ impl Created {
         })?;
         Ok((reply.into_inner().exit_status, at))
     }
+}
+
+/// An address on this machine that nobody listens on.
+pub(crate) async fn free_address() -> Result<SocketAddr, Error> {
+    TcpListener::bind("127.0.0.1:0")
+        .await
+        .and_then(|socket| socket.local_addr())
+        .map_err(Error::Runtime)
 }
 
 fn request<T>(message: T) -> Request<T> {

@@ -38,6 +38,14 @@ pub(crate) enum Error {
         code: u32,
         stderr: String,
     },
+    #[error(
+        "the attack {attack} ended with exit code {code}, which is not how it ends; on stderr: {stderr:?}"
+    )]
+    Attack {
+        attack: &'static str,
+        code: u32,
+        stderr: String,
+    },
     #[error("cannot build the image")]
     Image(#[from] wasmlet_oci_image::Error),
     #[error("the image {name} has no layers to unpack")]
@@ -54,6 +62,16 @@ pub(crate) enum Error {
     Proc { path: PathBuf, line: &'static str },
     #[error("the init {init} of {id} is a child of process 1, so its shim cannot be told")]
     Orphan { id: String, init: u32 },
+    #[error("a request was not answered as it should be")]
+    Answer {
+        #[source]
+        source: io::Error,
+    },
+    #[error("{server} does not serve the component ({status}); run it by hand to see why")]
+    NotServing {
+        server: &'static str,
+        status: std::process::ExitStatus,
+    },
     #[error("cannot build the async runtime")]
     Runtime(#[source] io::Error),
 }

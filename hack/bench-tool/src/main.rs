@@ -8,11 +8,13 @@
 mod cli;
 mod client;
 mod error;
+mod http;
 mod memory;
 mod plot;
 mod spec;
 mod start;
 mod stats;
+mod tenants;
 
 use std::process::ExitCode;
 

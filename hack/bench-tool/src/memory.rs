@@ -65,7 +65,7 @@ pub(crate) async fn run(
         .iter()
         .map(|measured| plot::Bar {
             group: format!("N = {}", measured.count),
-            label: measured.runtime.name().into(),
+            label: node.label(measured.runtime).into(),
             value: measured.total_mb / measured.count as f64,
         })
         .collect();
@@ -79,7 +79,7 @@ pub(crate) async fn run(
         ..
     } in &all
     {
-        println!("pss_mb.n{count}.{} {total_mb:.2}", runtime.name());
+        println!("pss_mb.n{count}.{} {total_mb:.2}", node.label(*runtime));
     }
     for &count in counts {
         let of = |wanted| {
@@ -88,7 +88,8 @@ pub(crate) async fn run(
                 .map(|measured| measured.total_mb)
         };
         if let (Some(ours), Some(runc)) = (of(Runtime::Ours), of(Runtime::Runc)) {
-            println!("ratio pss{count}.ours_vs_runc {:.3}", ours / runc);
+            let label = node.label(Runtime::Ours);
+            println!("ratio pss{count}.{label}_vs_runc {:.3}", ours / runc);
         }
     }
     Ok(())

@@ -1,5 +1,7 @@
 //! The `config.json` of a measured container: what containerd's own clients write by default.
 
+use std::net::SocketAddr;
+
 use serde_json::{Value, json};
 
 /// The default capabilities of containerd's client.
@@ -19,6 +21,14 @@ const CAPABILITIES: [&str; 14] = [
     "CAP_SETUID",
     "CAP_SYS_CHROOT",
 ];
+
+/// Has our runner listen on an address of this program's network.
+pub(crate) fn listen_on(spec: &mut Value, address: SocketAddr) {
+    spec["annotations"]["wasmlet.dev/listen"] = address.to_string().into();
+    if let Some(namespaces) = spec["linux"]["namespaces"].as_array_mut() {
+        namespaces.retain(|namespace| namespace["type"] != "network");
+    }
+}
 
 /// The same document for every runtime; only the program differs.
 pub(crate) fn config(program: &str, id: &str) -> Value {

@@ -83,7 +83,7 @@ pub(crate) async fn run(
     let rows: Vec<plot::Row> = runtimes
         .iter()
         .map(|&runtime| plot::Row {
-            label: runtime.name().into(),
+            label: node.label(runtime).into(),
             values: of(&marks, runtime)
                 .map(|marks| marks[STEPS.len() - 1])
                 .collect(),
@@ -93,7 +93,8 @@ pub(crate) async fn run(
     std::fs::write(&svg, drawing).map_err(file(&svg))?;
     println!("raw data: {}  plot: {}", csv.display(), svg.display());
     if let [(Runtime::Ours, ours), (Runtime::Runc, runc)] = totals[..] {
-        println!("ratio start.ours_vs_runc {:.3}", ours / runc);
+        let label = node.label(Runtime::Ours);
+        println!("ratio start.{label}_vs_runc {:.3}", ours / runc);
     }
     Ok(())
 }

@@ -338,7 +338,8 @@ impl Ctx {
         if !self.runtime.is_ours() {
             return None;
         }
-        let path = self.node.handler_settings(None).display().to_string();
+        let engine = self.runtime.handler_engine();
+        let path = self.node.handler_settings(engine).display().to_string();
         // runtimeoptions.v1.Options, field 2: config_path.
         let mut value = vec![0x12, u8::try_from(path.len()).expect("a short path")];
         value.extend(path.bytes());

@@ -21,6 +21,7 @@
 mod client;
 mod cri;
 mod ctx;
+mod engine_tool;
 mod events;
 mod guests;
 mod images;
@@ -40,6 +41,7 @@ mod wait;
 pub use client::{Status, status_name};
 pub use cri::{Cri, Pod, PodContainer};
 pub use ctx::Ctx;
+pub use engine_tool::{EngineTool, Ran};
 pub use events::{Event, EventLog};
 pub use guests::{GuestError, Guests, Target};
 pub use images::{Image, ImageForm};

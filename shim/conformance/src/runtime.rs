@@ -13,11 +13,28 @@ pub enum Runtime {
     WasmLinux,
     /// As [`Self::Wasm`] in the profile `hardened`.
     Hardened,
+    /// By the handler of Wasmer.
+    Wasmer,
+    /// As [`Self::Wasmer`] in the profile `hardened`.
+    WasmerHardened,
+    /// By the handler of WasmEdge.
+    WasmEdge,
+    /// As [`Self::WasmEdge`] in the profile `hardened`.
+    WasmEdgeHardened,
 }
 
 impl Runtime {
     /// All of them, in the order of the tests' names.
-    pub const ALL: [Self; 4] = [Self::Runc, Self::Wasm, Self::WasmLinux, Self::Hardened];
+    pub const ALL: [Self; 8] = [
+        Self::Runc,
+        Self::Wasm,
+        Self::WasmLinux,
+        Self::Hardened,
+        Self::Wasmer,
+        Self::WasmerHardened,
+        Self::WasmEdge,
+        Self::WasmEdgeHardened,
+    ];
 
     /// Name in the tests' names.
     pub const fn name(self) -> &'static str {
@@ -26,6 +43,10 @@ impl Runtime {
             Self::Wasm => "wasm",
             Self::WasmLinux => "wasm-linux",
             Self::Hardened => "hardened",
+            Self::Wasmer => "wasmer",
+            Self::WasmerHardened => "wasmer-hardened",
+            Self::WasmEdge => "wasmedge",
+            Self::WasmEdgeHardened => "wasmedge-hardened",
         }
     }
 
@@ -43,14 +64,38 @@ impl Runtime {
         match self {
             Self::Runc => "runc",
             Self::Wasm | Self::WasmLinux | Self::Hardened => "wasm",
+            Self::Wasmer | Self::WasmerHardened => "wasm-wasmer",
+            Self::WasmEdge | Self::WasmEdgeHardened => "wasm-wasmedge",
         }
+    }
+
+    /// The engine that the handler's settings name.
+    pub const fn handler_engine(self) -> Option<&'static str> {
+        match self {
+            Self::Wasmer | Self::WasmerHardened => Some("wasmer"),
+            Self::WasmEdge | Self::WasmEdgeHardened => Some("wasmedge"),
+            Self::Runc | Self::Wasm | Self::WasmLinux | Self::Hardened => None,
+        }
+    }
+
+    /// The engine that runs a guest that says nothing of engines.
+    pub const fn engine(self) -> &'static str {
+        match self.handler_engine() {
+            Some(engine) => engine,
+            None => "wasmtime",
+        }
+    }
+
+    /// Whether its engine runs components, too.
+    pub fn runs_components(self) -> bool {
+        self.engine() == "wasmtime"
     }
 
     /// The profile of every container, as an annotation.
     pub const fn profile(self) -> Option<&'static str> {
         match self {
-            Self::Hardened => Some("hardened"),
-            Self::Runc | Self::Wasm | Self::WasmLinux => None,
+            Self::Hardened | Self::WasmerHardened | Self::WasmEdgeHardened => Some("hardened"),
+            Self::Runc | Self::Wasm | Self::WasmLinux | Self::Wasmer | Self::WasmEdge => None,
         }
     }
 
@@ -73,9 +118,9 @@ impl Runtime {
         !matches!(self, Self::Runc)
     }
 
-    /// Whether it differs from another one by the profile alone: containerd does nothing else for it, so one
-    /// release is enough.
-    pub const fn is_variant(self) -> bool {
-        self.profile().is_some()
+    /// Whether it differs from another one by the engine or the profile alone: containerd does nothing
+    /// else for it, so one release is enough.
+    pub const fn is_engine_variant(self) -> bool {
+        self.handler_engine().is_some() || self.profile().is_some()
     }
 }

@@ -1,48 +1,8 @@
-//! Gives every build a name: the hash of all that is compiled into the programs.
+//! Gives every build of this engine's programs a name.
 
-use std::fs;
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io;
-use std::path::{Path, PathBuf};
+use wasmlet_build_id::BuildId;
 
-/// Folders and files that end up in the programs, from the root of the repository.
-const INPUTS: [&str; 8] = [
-    "Cargo.lock",
-    "rust-toolchain.toml",
-    "shim/protocol",
-    "shim/runner-core",
-    "shim/compiler-core",
-    "shim/inspect",
-    "shim/conformance/toy-engine/Cargo.toml",
-    "shim/conformance/toy-engine/src",
-];
-
-fn main() -> io::Result<()> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../..");
-    // `DefaultHasher::new` has fixed keys; a build name needs no cryptography.
-    let mut hasher = DefaultHasher::new();
-    let mut left: Vec<PathBuf> = INPUTS.iter().map(|input| root.join(input)).collect();
-    for path in &left {
-        println!("cargo::rerun-if-changed={}", path.display());
-    }
-    let mut files = Vec::new();
-    while let Some(path) = left.pop() {
-        if path.is_dir() {
-            for entry in fs::read_dir(path)? {
-                left.push(entry?.path());
-            }
-        } else if path.exists() {
-            files.push(path);
-        }
-    }
-    files.sort();
-    for file in files {
-        file.strip_prefix(&root).unwrap_or(&file).hash(&mut hasher);
-        fs::read(&file)?.hash(&mut hasher);
-    }
-    for name in ["PROFILE", "OPT_LEVEL", "TARGET"] {
-        std::env::var(name).unwrap_or_default().hash(&mut hasher);
-    }
-    println!("cargo::rustc-env=WASMLET_BUILD_ID={:016x}", hasher.finish());
+fn main() -> std::io::Result<()> {
+    BuildId::of(env!("CARGO_MANIFEST_DIR"), "../../..")?.set();
     Ok(())
 }

@@ -6,17 +6,21 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
+
+use wasmlet_protocol::NnModel;
 
 /// Prefix of every annotation of ours.
 pub const PREFIX: &str = "wasmlet.dev/";
 
-const KEYS: [&str; 7] = [
+const KEYS: [&str; 8] = [
     "engine",
     "fuel",
     "listen",
     "max-stack",
     "memory",
+    "nn-models",
     "profile",
     "timeout",
 ];
@@ -28,6 +32,10 @@ const PROFILES: [&str; 3] = ["default", "deterministic", "hardened"];
 const CRUN_HANDLER: &str = "run.oci.handler";
 /// crun's way to ask for WebAssembly, whatever the engine.
 const CRUN_VARIANT: &str = "module.wasm.image/variant";
+
+/// Most models for wasi-nn that a container may name, and the longest name of one in bytes.
+const MAX_NN_MODELS: usize = 16;
+const MAX_NN_NAME: usize = 256;
 
 /// The port of a listening guest that names none.
 pub const DEFAULT_PORT: u16 = 8080;
@@ -49,6 +57,8 @@ pub struct Settings {
     pub memory: Option<u64>,
     /// Where to listen.
     pub listen: Listen,
+    /// Models for wasi-nn, by the names that the guest knows.
+    pub nn_models: Vec<NnModel>,
 }
 
 /// What the pod's owner wants of the listening socket.
@@ -196,6 +206,12 @@ impl Settings {
             "memory" => {
                 self.memory = Some(quantity(value).ok_or_else(|| bad("a size, for example 48Mi"))?);
             }
+            "nn-models" => {
+                self.nn_models = nn_models(value).ok_or_else(|| {
+                    bad("name=/path/in/the/container.onnx, at most 16 of them separated by commas, no \
+                         name twice")
+                })?;
+            }
             "listen" => {
                 self.listen = listen(value).ok_or_else(|| {
                     bad("none, a port, or an address with a port, for example 127.0.0.1:9000")
@@ -231,6 +247,25 @@ fn listen(value: &str) -> Option<Listen> {
         Err(_) => value.parse().ok()?,
     };
     (address.port() != 0).then_some(Listen::At(address))
+}
+
+/// `name=/path`, several with commas in between.
+fn nn_models(value: &str) -> Option<Vec<NnModel>> {
+    let mut models: Vec<NnModel> = Vec::new();
+    for part in value.split(',') {
+        let (name, path) = part.split_once('=')?;
+        let (name, path) = (name.trim(), path.trim());
+        let is_new = models.iter().all(|model| model.name != name);
+        let is_name = !name.is_empty() && name.len() <= MAX_NN_NAME && is_new;
+        if !is_name || !path.starts_with('/') || path.contains('\0') {
+            return None;
+        }
+        models.push(NnModel {
+            name: name.to_owned(),
+            path: PathBuf::from(path),
+        });
+    }
+    (models.len() <= MAX_NN_MODELS).then_some(models)
 }
 
 /// A Kubernetes quantity of bytes: a whole number with an optional suffix.
@@ -320,6 +355,7 @@ mod tests {
                 ("wasmlet.dev/max-stack", "1Mi"),
                 ("wasmlet.dev/memory", "48Mi"),
                 ("wasmlet.dev/listen", "127.0.0.1:9000"),
+                ("wasmlet.dev/nn-models", "a=/m/a.onnx, b = /m/x=y.onnx"),
             ],
             None,
         );
@@ -331,6 +367,12 @@ mod tests {
             max_stack: Some(1 << 20),
             memory: Some(48 << 20),
             listen: Listen::At("127.0.0.1:9000".parse().expect("an address")),
+            nn_models: [("a", "/m/a.onnx"), ("b", "/m/x=y.onnx")]
+                .map(|(name, path)| NnModel {
+                    name: name.to_owned(),
+                    path: PathBuf::from(path),
+                })
+                .to_vec(),
         };
         assert_eq!(read, Ok(expected));
     }
@@ -369,7 +411,7 @@ mod tests {
         assert_eq!(
             error,
             "annotation \"wasmlet.dev/fule\" is not known; the keys below wasmlet.dev/ are \
-             engine, fuel, listen, max-stack, memory, profile, timeout"
+             engine, fuel, listen, max-stack, memory, nn-models, profile, timeout"
         );
     }
 
@@ -390,6 +432,12 @@ mod tests {
             ("listen", "0"),
             ("listen", "localhost:80"),
             ("listen", "99999"),
+            ("nn-models", ""),
+            ("nn-models", "a"),
+            ("nn-models", "a=m/a.onnx"),
+            ("nn-models", "=/m/a.onnx"),
+            ("nn-models", "a=/m/a.onnx,"),
+            ("nn-models", "a=/m/a.onnx,a=/m/b.onnx"),
         ] {
             let key = format!("{PREFIX}{key}");
             let error = settings(&[(&key, value)], None).expect_err(value);
@@ -399,6 +447,17 @@ mod tests {
                 "{text}"
             );
         }
+    }
+
+    #[test]
+    fn a_container_has_at_most_sixteen_models() {
+        let list = |count: usize| {
+            let models: Vec<String> = (0..count).map(|n| format!("m{n}=/m/{n}.onnx")).collect();
+            nn_models(&models.join(","))
+        };
+        assert_eq!(list(16).map(|models| models.len()), Some(16));
+        assert_eq!(list(17), None);
+        assert_eq!(nn_models(&format!("{}=/m", "n".repeat(257))), None);
     }
 
     #[test]

@@ -352,6 +352,11 @@ impl Engine {
                 "listen",
                 matches!(settings.listen, crate::annotations::Listen::At(_)),
             ),
+            (
+                GuestOption::NnModels,
+                "nn-models",
+                !settings.nn_models.is_empty(),
+            ),
         ];
         for (option, key, is_asked) in asked {
             if is_asked && !self.description.options.contains(&option) {

@@ -62,6 +62,18 @@ pub struct CreateRequest {
     pub max_stack: Option<u64>,
     /// Address to bind in the pod's network namespace before the guest starts.
     pub listen: Option<SocketAddr>,
+    /// Models for wasi-nn that the guest may load by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nn_models: Vec<NnModel>,
+}
+
+/// A model for wasi-nn.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NnModel {
+    /// What the guest calls it.
+    pub name: String,
+    /// Its file, as the container sees it.
+    pub path: PathBuf,
 }
 
 /// A runner's answer to [`CreateRequest`].

@@ -75,6 +75,8 @@ pub enum GuestOption {
     Memory,
     /// Listening socket handed to the guest.
     Listen,
+    /// Models that the guest may load by name.
+    NnModels,
 }
 
 #[cfg(test)]

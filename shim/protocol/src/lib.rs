@@ -26,6 +26,7 @@ pub mod proposal;
 pub use compile::{CompileReport, CompileRequest, Compiled, GuestKind, Needs};
 pub use create::{
     ContainerRef, ControlReply, CreateReply, CreateRequest, Failure, FailureReason, GuestLimits,
+    NnModel,
 };
 pub use describe::{Description, GuestOption, ProfileKey};
 pub use exit::ExitCode;

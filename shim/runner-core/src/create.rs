@@ -21,7 +21,7 @@ use crate::failure::{Error, chain};
 use crate::init::title::Strings;
 use crate::init::{self, Init, Parts, StartHooks};
 use crate::memory_cap::MemoryCap;
-use crate::spec::{Node, Wanted, WasmSpec, rewrite};
+use crate::spec::{Node, Wanted, WasmSpec, processors, rewrite};
 use crate::state::{Folders, Lock, remove_folders, stop_all};
 use crate::{journal, names, rootfs};
 
@@ -137,7 +137,7 @@ fn create<E: Engine>(engine: E) -> Result<(i32, Vec<String>), Error> {
         apparmor,
         landlock,
     };
-    let result = write_bundle(&folders, &wasm.spec, &request.rootfs)
+    let result = write_bundle(&folders, &wasm.spec, &request)
         .and_then(|()| build(engine, &request, &folders, wasm, facts));
     match result {
         Ok(pid) => {
@@ -219,11 +219,13 @@ fn build<E: Engine>(
         fuel: request.fuel,
         timeout: request.timeout_millis.map(Duration::from_millis),
         max_stack: request.max_stack,
+        processors: processors(&wasm.spec),
+        listen: request.listen,
+        nn_models: request.nn_models.clone(),
     };
     let init = Init::new(Parts {
         engine,
         program,
-        listen: request.listen,
         cwd: wasm.cwd,
         mounts: wasm.mounts,
         landlock: facts.landlock,
@@ -356,7 +358,7 @@ fn read_spec(path: &Path) -> Result<Spec, Error> {
 }
 
 /// libcontainer reads its spec from a bundle; hooks are told of this one.
-fn write_bundle(folders: &Folders, spec: &Spec, rootfs: &Path) -> Result<(), Error> {
+fn write_bundle(folders: &Folders, spec: &Spec, request: &CreateRequest) -> Result<(), Error> {
     let write = |path: &Path, source| Error::WriteState {
         path: path.to_owned(),
         source,
@@ -371,7 +373,10 @@ fn write_bundle(folders: &Folders, spec: &Spec, rootfs: &Path) -> Result<(), Err
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(write(&link, error)),
     }
-    symlink(rootfs, &link).map_err(|e| write(&link, e))
+    symlink(&request.rootfs, &link).map_err(|e| write(&link, e))?;
+    folders
+        .note_cgroup(spec, request.systemd_cgroup)
+        .map_err(|e| write(&folders.cgroup_note(), e))
 }
 
 /// Sets the OOM killer's score before libcontainer runs, to which a refusal is fatal.

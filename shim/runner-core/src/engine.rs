@@ -8,10 +8,11 @@
 //! ```
 
 use std::fs::File;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use wasmlet_protocol::{CreateRequest, Description, Failure, GuestKind};
+use wasmlet_protocol::{CreateRequest, Description, Failure, GuestKind, NnModel};
 
 use crate::listen::Listener;
 use crate::memory_cap::MemoryCap;
@@ -96,6 +97,13 @@ pub struct Program {
     pub timeout: Option<Duration>,
     /// Size of the guest's stack in bytes; the engine's own where there is none.
     pub max_stack: Option<u64>,
+    /// Processors that the container may keep busy, where its CPU limit says so: 0.5 is half of one.
+    pub processors: Option<f64>,
+    /// Where the container listens; the socket itself comes with [`Surroundings`].
+    pub listen: Option<SocketAddr>,
+    /// Models for wasi-nn that the guest may load by name, as the pod names them: their files are looked at
+    /// by the engine.
+    pub nn_models: Vec<NnModel>,
 }
 
 /// What the guest may reach, as known when it starts.

@@ -31,5 +31,6 @@ mod state;
 pub use cli::main;
 pub use engine::{Access, End, Engine, Guest, GuestExit, Preopen, Program, Surroundings};
 pub use failure::{chain, one_line};
-pub use listen::{Connection, IDLE_CLIENT, Listener, Wait, leave_if_idle};
+pub use listen::{Connection, IDLE_CLIENT, Listener, Stop, Wait, leave_if_idle};
 pub use memory_cap::{MemoryCap, TABLE_ELEMENT_BYTES};
+pub use report::{note, note_request};

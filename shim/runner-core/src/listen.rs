@@ -6,6 +6,9 @@
 //!   ▲ └─ SIGTERM ──▶ exit 143│
 //!   └────────────────────────┘
 //! ```
+//!
+//! An engine that answers requests itself takes the socket with [`Listener::serve`], and a stop is its
+//! own affair then, for 8 s.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -14,7 +17,9 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::EventFd;
 
+use crate::engine::Program;
 use crate::init::signals;
 
 /// How long a client may be silent before a read gives up: a guest that serves one connection at a
@@ -92,12 +97,43 @@ impl Listener {
         }
     }
 
+    /// Hands the socket over to an engine that serves many clients at a time. It does not block.
+    ///
+    /// A signal that asks the container to stop is told through [`Stop`] from here on. The engine then
+    /// has 8 s to answer what has come and to end the guest, with [`GuestExit::Code`] 0; after that, or
+    /// at a second signal, the process ends as one that was killed by the signal.
+    ///
+    /// [`GuestExit::Code`]: crate::GuestExit::Code
+    ///
+    /// # Errors
+    /// When there is no descriptor to be had.
+    pub fn serve(self, program: &Program) -> io::Result<(TcpListener, Stop)> {
+        let told = signals::hand_over(&program.name)?;
+        Ok((self.socket, Stop(told)))
+    }
+
     /// The address it is bound to.
     ///
     /// # Errors
     /// What getsockname(2) reports.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
+    }
+}
+
+/// Becomes readable when the container is to stop, and stays so.
+#[derive(Debug, Clone, Copy)]
+pub struct Stop(&'static EventFd);
+
+impl AsFd for Stop {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl AsRawFd for Stop {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
     }
 }
 

@@ -119,7 +119,7 @@ impl MemoryCap {
         counted.is_ok()
     }
 
-    /// Takes back a growth that the system refused.
+    /// Takes back a growth that the system refused, or what a guest held that is gone.
     pub fn shrink(&self, bytes: u64) {
         let _ = self
             .0
@@ -139,7 +139,12 @@ impl MemoryCap {
 
     /// The end of a sentence about a trap: a guest that cannot get memory usually says so and then traps.
     pub fn hint(&self) -> Option<String> {
-        let (wanted, limit) = (self.refused()?, self.limit()?);
+        self.hint_for(self.refused()?)
+    }
+
+    /// The same for one of many guests, which was refused when it would have made that many bytes of it.
+    pub fn hint_for(&self, wanted: u64) -> Option<String> {
+        let limit = self.limit()?;
         Some(format!(
             "; before, it was refused {wanted} bytes of linear memory and tables (limit {limit}): raise \
              the container's memory limit or wasmlet.dev/memory"

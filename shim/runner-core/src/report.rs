@@ -4,7 +4,7 @@ use std::io::Write;
 
 use wasmlet_protocol::ExitCode;
 
-use crate::engine::{End, GuestExit};
+use crate::engine::{End, GuestExit, Program};
 use crate::failure::one_line;
 use crate::init::{self, START_FAILED};
 
@@ -26,7 +26,28 @@ fn fuel_line(name: &str, used: u64, limit: u64) -> String {
     format!("wasmlet: {}: used {used} of {limit} fuel\n", one_line(name))
 }
 
+/// Says on the container's stderr how one request to a guest that serves went wrong: one line, as at the
+/// end of a container. The request is named by its method and path.
+pub fn note_request(program: &Program, request: &str, exit: &GuestExit) {
+    if let Some(reason) = reason(exit) {
+        note(program, &format!("{request}: {reason}"));
+    }
+}
+
+/// Says something about the guest on the container's stderr, in one line.
+pub fn note(program: &Program, text: &str) {
+    say(&format!(
+        "wasmlet: {}: {}\n",
+        one_line(&program.name),
+        one_line(text)
+    ));
+}
+
 pub(crate) fn line(name: &str, exit: &GuestExit) -> Option<String> {
+    reason(exit).map(|text| format!("wasmlet: {}: {}\n", one_line(name), one_line(&text)))
+}
+
+fn reason(exit: &GuestExit) -> Option<String> {
     let text = match exit {
         GuestExit::Code(code) if *code > 255 => format!("exit code {code} does not fit, 255 used"),
         GuestExit::Code(_) => return None,
@@ -46,11 +67,7 @@ pub(crate) fn line(name: &str, exit: &GuestExit) -> Option<String> {
         }
         GuestExit::StartFailed(reason) => format!("cannot start: {reason}"),
     };
-    Some(format!(
-        "wasmlet: {}: {}\n",
-        one_line(name),
-        one_line(&text)
-    ))
+    Some(text)
 }
 
 fn code(exit: &GuestExit) -> i32 {

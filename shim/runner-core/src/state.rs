@@ -15,6 +15,8 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
+use oci_spec::runtime::Spec;
+use serde::{Deserialize, Serialize};
 use wasmlet_protocol::ContainerRef;
 
 use crate::failure::{Error, chain};
@@ -64,11 +66,34 @@ impl Folders {
         self.bundle.join("memory-cap")
     }
 
-    /// What libcontainer wrote of itself, as far as it got.
+    /// Notes which cgroup the container gets, before libcontainer makes it.
+    ///
+    /// libcontainer has a note of its own, which it removes when a create fails, even where the cgroup is
+    /// still there: it gives dying processes a tenth of a second to leave.
+    ///
+    /// # Errors
+    /// When the specification has no such cgroup, or the note cannot be written.
+    pub(crate) fn note_cgroup(&self, spec: &Spec, systemd: bool) -> io::Result<()> {
+        let config = YoukiConfig::from_spec(spec, &self.id).map_err(io::Error::other)?;
+        let note = CgroupNote {
+            path: config.cgroup_path,
+            systemd,
+        };
+        fs::write(self.cgroup_note(), serde_json::to_vec(&note)?)
+    }
+
+    /// See [`Self::note_cgroup`].
+    pub(crate) fn cgroup_note(&self) -> PathBuf {
+        self.bundle.join("cgroup.json")
+    }
+
+    /// What was written of the container, as far as it got.
     pub(crate) fn saved(&self) -> Saved {
+        let note = fs::read(self.cgroup_note()).ok();
         Saved {
             state: State::load(&self.state).ok(),
             config: YoukiConfig::load(&self.state).ok(),
+            cgroup: note.and_then(|json| serde_json::from_slice(&json).ok()),
         }
     }
 
@@ -80,21 +105,29 @@ impl Folders {
     }
 }
 
-/// State files of a container; either is missing when a create was cut short.
+/// State files of a container; each is missing when a create was cut short.
 pub(crate) struct Saved {
     pub(crate) state: Option<State>,
     pub(crate) config: Option<YoukiConfig>,
+    cgroup: Option<CgroupNote>,
+}
+
+/// Which cgroup a container gets.
+#[derive(Debug, Serialize, Deserialize)]
+struct CgroupNote {
+    /// As in the specification, or libcontainer's own where it has none.
+    path: PathBuf,
+    systemd: bool,
 }
 
 impl Saved {
     /// The container's cgroup, when it is known which one that is.
     pub(crate) fn cgroup(&self, id: &str) -> Option<Result<AnyCgroupManager, Error>> {
-        let config = self.config.as_ref()?;
-        let systemd_cgroup = self.state.as_ref().is_some_and(|state| state.use_systemd);
+        let note = self.cgroup.as_ref()?;
         Some(
             create_cgroup_manager(CgroupConfig {
-                cgroup_path: config.cgroup_path.clone(),
-                systemd_cgroup,
+                cgroup_path: note.path.clone(),
+                systemd_cgroup: note.systemd,
                 container_name: id.to_owned(),
             })
             .map_err(|e| Error::Control {

@@ -1,8 +1,8 @@
 //! A tenant of a node that others use, too.
 //!
 //! Without `ATTACK` it is a good one: it answers every HTTP request on the socket that the runtime hands it
-//! as descriptor 0 with the sum of some work. With `ATTACK` it is a bad one: `loop`, `memory`, `stack` or
-//! `files`, each without an end of its own.
+//! as descriptor 0 with the sum of some work. With `ATTACK` it is a bad one: `loop`, `memory`, `stack`,
+//! `files` or `random`.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
@@ -20,8 +20,11 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
         Ok("files") => files(),
+        Ok("random") => random(),
         Ok(other) => {
-            eprintln!("tenant: ATTACK={other} is not known; it can be loop, memory, stack or files");
+            eprintln!(
+                "tenant: ATTACK={other} is not known; it can be loop, memory, stack, files or random"
+            );
             ExitCode::FAILURE
         }
     }
@@ -44,7 +47,11 @@ fn serve() -> ExitCode {
 
 fn answer(mut stream: &TcpStream) -> io::Result<()> {
     let mut lines = BufReader::new(stream).lines();
-    while lines.next().transpose()?.is_some_and(|line| !line.is_empty()) {}
+    while lines
+        .next()
+        .transpose()?
+        .is_some_and(|line| !line.is_empty())
+    {}
     let body = format!("{}\n", work());
     write!(
         stream,
@@ -91,4 +98,24 @@ fn files() -> ExitCode {
             }
         }
     }
+}
+
+/// A gibibyte of random bytes, as the host makes them.
+fn random() -> ExitCode {
+    #[link(wasm_import_module = "wasi_snapshot_preview1")]
+    unsafe extern "C" {
+        fn random_get(bytes: *mut u8, count: usize) -> u16;
+    }
+    let mut bytes = vec![0_u8; 1 << 20];
+    for _ in 0..1024 {
+        // SAFETY: the vector's bytes are written, all of them and no more.
+        let errno = unsafe { random_get(bytes.as_mut_ptr(), bytes.len()) };
+        if errno != 0 {
+            println!("random bytes are refused: errno {errno}");
+            return ExitCode::FAILURE;
+        }
+        std::hint::black_box(&bytes);
+    }
+    println!("1 GiB of random bytes");
+    ExitCode::from(7)
 }

@@ -11,7 +11,8 @@ const ANNOTATIONS: &str = r#"["wasmlet.dev/*", "module.wasm.image/*", "run.oci.h
 pub(crate) const PAUSE_IMAGE: &str = "conformance.wasmlet.test/pause:1";
 
 /// Engines that have a handler of their own, `wasm-<engine>`, and the one that leaves the choice.
-pub(crate) const HANDLER_ENGINES: [Option<&str>; 2] = [None, Some("wasmtime")];
+pub(crate) const HANDLER_ENGINES: [Option<&str>; 4] =
+    [None, Some("wasmtime"), Some("wasmedge"), Some("wasmer")];
 
 /// Text of `config.toml` for a containerd that lives in `base`.
 ///

@@ -15,8 +15,7 @@ pub(crate) const CASES: &[Case] = &[
     Case::wasm(
         "modules_that_cannot_run_are_refused",
         modules_that_cannot_run_are_refused,
-    )
-    .wasmtime_only(),
+    ),
     Case::wasm(
         "entrypoints_that_are_no_files_are_refused",
         entrypoints_that_are_no_files_are_refused,
@@ -46,8 +45,7 @@ pub(crate) const CASES: &[Case] = &[
     Case::wasm(
         "functions_that_cannot_be_called_are_refused",
         functions_that_cannot_be_called,
-    )
-    .wasmtime_only(),
+    ),
 ];
 
 /// An image with one file as its entrypoint.
@@ -231,7 +229,7 @@ fn annotations_are_checked(ctx: &Ctx) {
         (
             "wasmlet.dev/colour",
             "red",
-            "annotation \"wasmlet.dev/colour\" is not known; the keys below wasmlet.dev/ are engine, fuel, listen, max-stack, memory, profile, timeout",
+            "annotation \"wasmlet.dev/colour\" is not known; the keys below wasmlet.dev/ are engine, fuel, listen, max-stack, memory, nn-models, profile, timeout",
         ),
         (
             "wasmlet.dev/engine",

@@ -35,29 +35,41 @@ enum Company {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Engines {
     All,
-    Wasmtime,
+    Only(&'static str),
     Auto,
 }
 
 impl Engines {
     /// Whether a case is run on a runtime that names an engine or a profile.
-    fn include(self) -> bool {
+    fn include(self, runtime: Runtime) -> bool {
         match self {
             Self::All => true,
-            Self::Wasmtime => true,
+            Self::Only(engine) => runtime.engine() == engine,
             Self::Auto => false,
         }
     }
 }
 
-/// The engine of all of them.
-const ENGINE: &str = "wasmtime";
-
 /// The runtimes with wasm guests.
-const WASM: [Runtime; 2] = [Runtime::Wasm, Runtime::Hardened];
+const WASM: [Runtime; 6] = [
+    Runtime::Wasm,
+    Runtime::Hardened,
+    Runtime::Wasmer,
+    Runtime::WasmerHardened,
+    Runtime::WasmEdge,
+    Runtime::WasmEdgeHardened,
+];
 
 /// The runtimes of our shim.
-const OURS: [Runtime; 3] = [Runtime::Wasm, Runtime::WasmLinux, Runtime::Hardened];
+const OURS: [Runtime; 7] = [
+    Runtime::Wasm,
+    Runtime::WasmLinux,
+    Runtime::Hardened,
+    Runtime::Wasmer,
+    Runtime::WasmerHardened,
+    Runtime::WasmEdge,
+    Runtime::WasmEdgeHardened,
+];
 
 /// Where a case shows a fault that is not ours and cannot be tested, and why.
 #[derive(Clone, Copy)]
@@ -127,7 +139,14 @@ impl Case {
 
     /// Of the engines only on Wasmtime, in every profile: no other one has what the case is about.
     pub(crate) const fn wasmtime_only(mut self) -> Self {
-        self.engines = Engines::Wasmtime;
+        self.engines = Engines::Only("wasmtime");
+        self
+    }
+
+    /// Only on WasmEdge, by its handler, in every profile: no other engine has what the case is about.
+    pub(crate) const fn wasmedge_only(mut self) -> Self {
+        self.runtimes = &[Runtime::WasmEdge, Runtime::WasmEdgeHardened];
+        self.engines = Engines::Only("wasmedge");
         self
     }
 
@@ -194,10 +213,10 @@ pub(crate) fn trials(topics: &[(&'static str, &'static [Case])]) -> Vec<Trial> {
             for case in *cases {
                 let is_on = |runtime: &&Runtime| {
                     is_wanted(**runtime)
-                        && (!runtime.is_variant()
+                        && (!runtime.is_engine_variant()
                             || (newest.as_ref() == Some(&version)
                                 && !SHIM_TOPICS.contains(topic)
-                                && case.engines.include()))
+                                && case.engines.include(**runtime)))
                 };
                 for runtime in case.runtimes.iter().filter(is_on) {
                     let name = format!("{topic}::{}::{}::{version}", case.name, runtime.name());
@@ -252,14 +271,15 @@ fn run(case: &Case, version: &str, runtime: Runtime) -> Result<Completion, Faile
     }
     if let Some(row) = case.row
         && runtime.is_wasm()
-        && !support::says_yes(row, ENGINE)
+        && !support::says_yes(row, runtime)
     {
         let expected = AssertUnwindSafe(|| attempt(case, &version, runtime));
         return match std::panic::catch_unwind(expected) {
             Ok(Err(failed)) => Err(failed),
             Err(_) => Ok(Completion::Completed),
             Ok(Ok(())) => Err(format!(
-                "wasmtime can do this: docs/support.md says no in the row {row:?}"
+                "{} can do this: docs/support.md says no in the row {row:?}",
+                runtime.engine()
             )
             .into()),
         };
@@ -290,6 +310,15 @@ fn usable(version: &str, runtime: Runtime) -> Result<Version, String> {
             "{} is not there: build it with hack/setup",
             shim.display()
         ));
+    }
+    if let Some(engine) = runtime.handler_engine() {
+        let runner = bin_dir().join(format!("wasmlet-run-{engine}"));
+        if !runner.exists() {
+            return Err(format!(
+                "{} is not there: build it with hack/build",
+                runner.display()
+            ));
+        }
     }
     Version::find(version).map_err(|error| error.to_string())
 }

@@ -24,11 +24,14 @@ mod limits;
 mod linux;
 mod listen;
 mod mounts;
+mod parity;
 mod pods;
 mod protocol;
 mod security;
+mod serving;
 mod settings;
 mod soak;
+mod sockets;
 mod stdio;
 mod support;
 mod tenants;
@@ -48,11 +51,14 @@ fn main() -> ExitCode {
         ("stdio", stdio::CASES),
         ("context", context::CASES),
         ("mounts", mounts::CASES),
+        ("parity", parity::CASES),
         ("linux", linux::CASES),
         ("images", images::CASES),
         ("components", components::CASES),
         ("limits", limits::CASES),
         ("listen", listen::CASES),
+        ("serving", serving::CASES),
+        ("sockets", sockets::CASES),
         ("settings", settings::CASES),
         ("tenants", tenants::CASES),
         ("errors", errors::CASES),

@@ -328,7 +328,7 @@ fn a_misspelt_annotation(ctx: &Ctx) {
         .and_then(|id| pod.start_container(&id))
         .expect_err("refused");
     let sentence = "annotation \"wasmlet.dev/memmory\" is not known; the keys below wasmlet.dev/ are \
-                    engine, fuel, listen, max-stack, memory, profile, timeout";
+                    engine, fuel, listen, max-stack, memory, nn-models, profile, timeout";
     assert!(refused.message().contains(sentence), "{refused}");
     let sidecar = pod.start("sidecar", &linux("linux_sidecar"), &args(&["serve"]));
     pod.wait_log("sidecar", "ready");

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use serde_json::json;
 use wasmlet_conformance::{
-    Ctx, Exit, Image, LONG, Runtime, Status, Target, TaskOptions, bin_dir, eventually,
+    Ctx, Exit, Image, ImageForm, LONG, Runtime, Status, Target, TaskOptions, bin_dir, eventually,
 };
 use wasmlet_protocol::ExitCode;
 
@@ -21,6 +21,7 @@ pub(crate) const CASES: &[Case] = &[
     Case::wasm("what_hardened_switches_off", what_hardened_switches_off).row("profile hardened"),
     Case::wasm("a_pod_names_its_engine", a_pod_names_its_engine).auto_only(),
     Case::wasm("auto_goes_by_the_module", auto_goes_by_the_module).auto_only(),
+    Case::wasm("an_engine_that_cannot_says_who_can", who_can).auto_only(),
     Case::wasm("inspect_tells_before_it_runs", inspect_tells).auto_only(),
 ];
 
@@ -184,7 +185,7 @@ fn what_hardened_switches_off(ctx: &Ctx) {
 
 /// Every engine that is installed, by annotation, by crun's key, and for one container of a pod.
 fn a_pod_names_its_engine(ctx: &Ctx) {
-    for engine in ["wasmtime"] {
+    for engine in ["wasmtime", "wasmer", "wasmedge"] {
         for (key, value) in [("wasmlet.dev/engine", engine), ("run.oci.handler", engine)] {
             let name = format!("{engine}-{}", key.len());
             let exit = ctx.run_with(&name, "hello", TaskOptions::default(), |spec| {
@@ -198,29 +199,47 @@ fn a_pod_names_its_engine(ctx: &Ctx) {
 }
 
 fn auto_goes_by_the_module(ctx: &Ctx) {
-    let exit = ctx.run("plain", "hello", TaskOptions::default());
-    assert_eq!(exit.code, 0, "{exit:?}");
-    let said = "reason=\"auto: wasmtime is the first that can run it; it needs wasi-preview1";
-    assert!(ctx.log().contains(said), "{said} is not in the log");
-    // What nobody offers is told engine by engine.
-    for (name, import, lacks) in [
-        (
-            "wasix",
-            r#""wasix_32v1" "proc_exit2" (func (param i32))"#,
-            "wasix",
-        ),
-        (
-            "sockets",
-            r#""wasi_snapshot_preview1" "sock_open" (func (param i32 i32 i32) (result i32))"#,
-            "wasmedge-sockets",
-        ),
+    const WASIX: &str = r#"(import "wasix_32v1" "proc_exit2" (func (param i32)))"#;
+    const SOCKETS: &str =
+        r#"(import "wasi_snapshot_preview1" "sock_open" (func (param i32 i32 i32) (result i32)))"#;
+    let module = |name, imports: &str| {
+        let text =
+            format!(r#"(module {imports} (memory (export "memory") 1) (func (export "_start")))"#);
+        Image::of_wat(name, &text)
+    };
+    for (name, image, engine) in [
+        ("plain", ctx.image("hello"), "wasmtime"),
+        ("sockets", module("sockets", SOCKETS), "wasmedge"),
+        ("wasix", module("wasix", WASIX), "wasmer"),
     ] {
-        let text = format!(r#"(module (import {import}) (func (export "_start")))"#);
-        let status = refused(ctx, name, &Image::of_wat(name, &text), &[]);
+        let exit = ctx.run_image(name, &image, TaskOptions::default(), |spec| spec);
+        assert_eq!(exit.code, 0, "{exit:?}");
+        let said = format!("reason=\"auto: {engine} is the first that can run it");
+        assert!(ctx.log().contains(&said), "{said} is not in the log");
+    }
+    // What nobody offers is told engine by engine.
+    let both = module("both", &format!("{WASIX} {SOCKETS}"));
+    let status = refused(ctx, "both", &both, &[]);
+    for sentence in [
+        "no engine on this node can run /guest.wasm: ",
+        "wasmtime: it does not offer ",
+        "wasmer: it does not offer wasmedge-sockets",
+        "wasmedge: it does not offer wasix",
+    ] {
+        assert!(status.message().contains(sentence), "{status}");
+    }
+}
+
+fn who_can(ctx: &Ctx) {
+    let component = Image::of_guest_as("hello", Target::Component, ImageForm::Gzip);
+    for engine in ["wasmer", "wasmedge"] {
+        let status = refused(ctx, engine, &component, &[("engine", engine)]);
         let sentence = format!(
-            "no engine on this node can run /guest.wasm: wasmtime: it does not offer {lacks}"
+            "engine {engine} cannot run /guest.wasm: it runs no components; set \
+                                wasmlet.dev/engine to wasmtime, or leave it out"
         );
         assert!(status.message().contains(&sentence), "{status}");
+        assert_eq!(status.code(), tonic::Code::InvalidArgument, "{status}");
     }
 }
 
@@ -247,7 +266,12 @@ fn inspect_tells(ctx: &Ctx) {
         .expect("the guest can be compiled");
     let (fine, text, _) = inspect(&[], &hello);
     assert!(fine, "{text}");
-    for line in ["interfaces  wasi-preview1", "auto        wasmtime"] {
+    for line in [
+        "interfaces  wasi-preview1",
+        "auto        wasmtime",
+        "wasmer",
+        "wasmedge",
+    ] {
         assert!(text.contains(line), "{line:?} is not in\n{text}");
     }
     let (fine, json, _) = inspect(&["--json"], &hello);

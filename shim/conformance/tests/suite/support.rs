@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
+use wasmlet_conformance::Runtime;
+
 const TEXT: &str = include_str!("../../../../docs/support.md");
 
 /// First cell of the head of the table that is read.
@@ -17,10 +19,10 @@ static TABLE: LazyLock<BTreeMap<(String, String), bool>> = LazyLock::new(|| matc
     Err(error) => panic!("docs/support.md: {error}"),
 });
 
-/// Whether an engine does what the row is about.
+/// Whether the engine of a runtime does what the row is about.
 #[track_caller]
-pub(crate) fn says_yes(row: &str, engine: &str) -> bool {
-    let key = (row.to_owned(), engine.to_owned());
+pub(crate) fn says_yes(row: &str, runtime: Runtime) -> bool {
+    let key = (row.to_owned(), runtime.engine().to_owned());
     match TABLE.get(&key) {
         Some(yes) => *yes,
         None => panic!("docs/support.md has no cell for {row:?} and {}", key.1),

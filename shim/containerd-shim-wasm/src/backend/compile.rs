@@ -3,7 +3,7 @@
 //! The helper is a process of its own in the node's compile cgroup ([`super::compile_cgroup`]), because
 //! compiling does not fit into the limits of the pod that needs it: a 15 MB module took 430 MB. Its time
 //! is bounded, and of many starts of one module one compiles while the others wait for the entry
-//! ([`super::compile_queue`]).
+//! (`compile_queue`).
 
 use std::fs::File;
 use std::io;

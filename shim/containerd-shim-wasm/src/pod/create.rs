@@ -340,6 +340,7 @@ impl Attempt<'_> {
                 .timeout
                 .map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
             max_stack: settings.max_stack,
+            nn_models: settings.nn_models.clone(),
         };
         let (descriptors, mut held) = match console {
             Some(_) => (None, Held::default()),

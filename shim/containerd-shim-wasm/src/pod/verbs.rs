@@ -256,7 +256,12 @@ impl Driver {
                 .find(|(_, exec)| is(exec))
                 .map(|(name, _)| name.clone())
         };
-        let processes = self.cgroup.processes()?;
+        let mut processes = self.cgroup.processes()?;
+        if processes.is_empty() {
+            // The init has died and nobody has told us yet. A container without processes is one that
+            // containerd forgets when it comes back, and its exit code with it.
+            processes.extend(self.init.state.pid().map(i32::cast_unsigned));
+        }
         Ok(Answer::Processes(
             processes.into_iter().map(|pid| (pid, added(pid))).collect(),
         ))

@@ -73,6 +73,21 @@ impl Profile {
         }
     }
 
+    /// Why guests get no wasi-nn in it, if they do not.
+    pub const fn no_nn(self) -> Option<&'static str> {
+        match self {
+            Self::Default => None,
+            Self::Deterministic => Some(
+                "the profile deterministic has no wasi-nn: its kernels are chosen by the processor, and \
+                 their results differ in the last digits; compute in the guest, or use the profile default",
+            ),
+            Self::Hardened => Some(
+                "the profile hardened has no wasi-nn: models are computed by native code outside of the \
+                 sandbox, and not metered; compute in the guest, or use the profile default",
+            ),
+        }
+    }
+
     /// Hash over everything that decides whether an artifact loads, hexadecimal.
     ///
     /// `Engine::precompile_compatibility_hash` would be that, but it needs the compiler, and what

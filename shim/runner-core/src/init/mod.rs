@@ -23,7 +23,6 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -50,7 +49,6 @@ pub(crate) struct Init<E: Engine>(Rc<Parts<E>>);
 pub(crate) struct Parts<E: Engine> {
     pub(crate) engine: E,
     pub(crate) program: Program,
-    pub(crate) listen: Option<SocketAddr>,
     pub(crate) cwd: PathBuf,
     pub(crate) mounts: Vec<PathBuf>,
     pub(crate) landlock: landlock::OnNode,
@@ -130,7 +128,7 @@ impl<E: Engine> Parts<E> {
             self.strings
                 .overwrite(&format!("wasmlet {}", self.program.name));
         };
-        let listener = match self.listen {
+        let listener = match self.program.listen {
             None => None,
             Some(address) => Some(Listener::bind(address).map_err(|error| Failure {
                 reason: FailureReason::InvalidArgument,

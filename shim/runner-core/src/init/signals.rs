@@ -2,23 +2,64 @@
 //!
 //! As process 1 of its pid namespace it never gets a signal that it has no handler for, so without
 //! these a container could only be killed.
+//!
+//! | the guest | first signal | second signal |
+//! |---|---|---|
+//! | has no connection open | ends the process | |
+//! | has one open | ends it at the next accept, after 4 s at the latest | ends it |
+//! | is served by its engine ([`hand_over`]) | tells the engine; ends it after 8 s at the latest | ends it |
 
 use std::io;
+use std::os::fd::AsRawFd;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::{
     SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask,
 };
 
+use crate::failure::one_line;
+
 /// How long an answer that is under way may take once the container is to stop, in seconds. Well below
 /// the 10 s that `docker stop` waits before it kills, and the 30 s of Kubernetes.
 const GRACE_SECONDS: u32 = 4;
+
+/// The same for requests that an engine answers, in seconds: they may be many, and each has a guest of
+/// its own. Still below what `docker stop` waits.
+pub(crate) const SERVER_GRACE_SECONDS: u32 = 8;
 
 /// Connections that a guest has open, plus one while an accept is under way.
 static BUSY: AtomicUsize = AtomicUsize::new(0);
 
 /// Signal that asked a busy guest to stop; 0 when there is none.
 static STOPPING: AtomicI32 = AtomicI32::new(0);
+
+/// Where an engine that serves is told of a stop; -1 when none does.
+static SERVER: AtomicI32 = AtomicI32::new(-1);
+
+/// What is said when its time runs out; made beforehand, as a handler may not allocate.
+static OVERDUE: OnceLock<String> = OnceLock::new();
+
+/// Lets an engine do what a stop wants. From here on the first signal makes the descriptor readable, and
+/// the engine has [`SERVER_GRACE_SECONDS`] to end the guest.
+///
+/// # Errors
+/// When there is no descriptor to be had.
+pub(crate) fn hand_over(name: &str) -> io::Result<&'static EventFd> {
+    // Never closed: a signal would be written into whatever got its number.
+    static TOLD: OnceLock<EventFd> = OnceLock::new();
+    let told = EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+    let told = TOLD.get_or_init(|| told);
+    OVERDUE.get_or_init(|| {
+        format!(
+            "wasmlet: {}: stopped with requests unanswered after {SERVER_GRACE_SECONDS} s\n",
+            one_line(name)
+        )
+    });
+    SERVER.store(told.as_raw_fd(), Ordering::SeqCst);
+    Ok(told)
+}
 
 /// Makes the signals that stop a container do so.
 ///
@@ -53,6 +94,17 @@ pub(crate) fn install() -> io::Result<()> {
 }
 
 extern "C" fn on_stop(signal: libc::c_int) {
+    let server = SERVER.load(Ordering::SeqCst);
+    if server >= 0 && STOPPING.swap(signal, Ordering::SeqCst) == 0 {
+        let one = 1_u64;
+        // SAFETY: write and alarm are async-signal-safe; the pointer is to eight live bytes, what an
+        // eventfd takes. A counter of 0 has room for them, so errno stays as it is.
+        unsafe {
+            libc::write(server, (&raw const one).cast(), size_of::<u64>());
+            libc::alarm(SERVER_GRACE_SECONDS);
+        }
+        return;
+    }
     if BUSY.load(Ordering::SeqCst) == 0 || STOPPING.swap(signal, Ordering::SeqCst) != 0 {
         // Idle, or asked a second time.
         // SAFETY: _exit is async-signal-safe and does not return.
@@ -63,6 +115,12 @@ extern "C" fn on_stop(signal: libc::c_int) {
 }
 
 extern "C" fn on_alarm(_: libc::c_int) {
+    if SERVER.load(Ordering::SeqCst) >= 0 {
+        let line = OVERDUE.get().map_or("", String::as_str);
+        // SAFETY: write is async-signal-safe, and the line is valid for its length. Nobody is left to
+        // tell when it fails.
+        unsafe { libc::write(libc::STDERR_FILENO, line.as_ptr().cast(), line.len()) };
+    }
     let code = match STOPPING.load(Ordering::SeqCst) {
         // Somebody else's alarm.
         0 => 128 + libc::SIGALRM,

@@ -102,7 +102,7 @@ const SOCKET_RIGHTS: u64 = 1 << 1 | 1 << 3 | 1 << 6 | 1 << 21 | 1 << 27 | 1 << 2
 pub const FDSTAT_SIZE: usize = 24;
 
 /// Bytes of a `filestat`.
-const FILESTAT_SIZE: usize = 64;
+pub const FILESTAT_SIZE: usize = 64;
 
 /// A guest's linear memory. Every access is checked against its size.
 #[derive(Debug)]
@@ -125,6 +125,15 @@ impl Memory<'_> {
     /// [`Errno::Fault`] when it is not all inside.
     pub fn check(&self, at: i32, length: usize) -> Result<(), Errno> {
         self.range(at, length).map(|_| ())
+    }
+
+    /// Bytes that are there, to be written to.
+    ///
+    /// # Errors
+    /// [`Errno::Fault`] when it is not all inside.
+    pub fn slice(&mut self, at: i32, length: usize) -> Result<&mut [u8], Errno> {
+        let range = self.range(at, length)?;
+        Ok(&mut self.0[range])
     }
 
     /// Bytes from there.

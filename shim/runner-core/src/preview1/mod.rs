@@ -19,7 +19,7 @@ use crate::listen::{Connection, Listener, Wait};
 mod abi;
 pub mod poll;
 
-pub use abi::{Errno, FDSTAT_SIZE, FdFlags, FileType, Memory};
+pub use abi::{Errno, FDSTAT_SIZE, FILESTAT_SIZE, FdFlags, FileType, Memory};
 
 /// The module that a guest imports the functions from.
 pub const MODULE: &str = "wasi_snapshot_preview1";

@@ -48,6 +48,21 @@ pub(crate) enum SpecError {
     },
 }
 
+/// The container's CPU limit, in processors.
+pub(crate) fn processors(spec: &Spec) -> Option<f64> {
+    let cpu = spec
+        .linux()
+        .as_ref()?
+        .resources()
+        .as_ref()?
+        .cpu()
+        .as_ref()?;
+    // Without a limit the quota is missing, 0 or negative; 100 ms are the kernel's default.
+    let quota = cpu.quota().filter(|quota| *quota > 0)?;
+    let period = cpu.period().filter(|period| *period > 0).unwrap_or(100_000);
+    Some(quota as f64 / period as f64)
+}
+
 /// What the request adds to the spec.
 #[derive(Debug, Clone)]
 pub(crate) struct Wanted<'a> {

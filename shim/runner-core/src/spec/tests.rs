@@ -509,3 +509,27 @@ mod hostile {
         mount.typ().as_deref() == Some("bind") || mount.options().iter().flatten().any(by_option)
     }
 }
+
+#[test]
+fn a_cpu_limit_is_a_number_of_processors() {
+    let limit = |cpu: serde_json::Value| {
+        let mut value = minimal();
+        value["linux"]["resources"] = serde_json::json!({ "cpu": cpu });
+        super::processors(&make(value).expect("a wasm container").spec)
+    };
+    for (cpu, processors) in [
+        (
+            serde_json::json!({"quota": 50_000, "period": 100_000}),
+            Some(0.5),
+        ),
+        (serde_json::json!({"quota": 250_000}), Some(2.5)),
+        (serde_json::json!({"quota": -1, "period": 100_000}), None),
+        (serde_json::json!({"shares": 512}), None),
+    ] {
+        assert_eq!(limit(cpu), processors);
+    }
+    assert_eq!(
+        super::processors(&make(minimal()).expect("no limit").spec),
+        None
+    );
+}

@@ -49,7 +49,7 @@ impl Compiler for Cranelift {
             .as_fd()
             .try_clone_to_owned()
             .map_err(CompileError::Write)?;
-        check::load(&engine, source.kind, File::from(file))
+        check::load(&engine, source.kind, profile, File::from(file))
     }
 }
 

@@ -41,7 +41,9 @@ pub(super) fn with_fuel(exit: GuestExit, store: impl AsContext, program: &Progra
 }
 
 /// How a guest ended that was running.
-pub(super) fn of_run(error: &Error, program: &Program) -> GuestExit {
+///
+/// `refused` is what the guest's last refused growth would have made of its memory, if there was one.
+pub(super) fn of_run(error: &Error, program: &Program, refused: Option<u64>) -> GuestExit {
     if let Some(ProcExit(code)) = error.downcast_ref() {
         return GuestExit::Code(*code);
     }
@@ -65,22 +67,26 @@ pub(super) fn of_run(error: &Error, program: &Program) -> GuestExit {
     if let Some(function) = innermost_function(error) {
         reason.push_str(&format!(" in {function}"));
     }
-    if let Some(hint) = program.memory.hint() {
+    if let Some(hint) = refused.and_then(|wanted| program.memory.hint_for(wanted)) {
         reason.push_str(&hint);
     }
     GuestExit::Trapped(reason)
 }
 
 /// How a guest ended that could not even be instantiated.
-pub(super) fn of_instantiation(error: &Error, program: &Program) -> GuestExit {
+pub(super) fn of_instantiation(
+    error: &Error,
+    program: &Program,
+    refused: Option<u64>,
+) -> GuestExit {
     if error.downcast_ref::<ProcExit>().is_some()
         || error.downcast_ref::<I32Exit>().is_some()
         || error.downcast_ref::<Trap>().is_some()
     {
         // A start function ran.
-        return of_run(error, program);
+        return of_run(error, program, refused);
     }
-    if let (Some(needed), Some(limit)) = (program.memory.refused(), program.memory.limit()) {
+    if let (Some(needed), Some(limit)) = (refused, program.memory.limit()) {
         return GuestExit::MemoryLimit { needed, limit };
     }
     GuestExit::StartFailed(text(error))

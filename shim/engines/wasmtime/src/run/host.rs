@@ -10,19 +10,34 @@ use super::stdio::Output;
 use super::{deterministic, end};
 use crate::settings::Profile;
 
-/// A WASI context with everything that modules and components have in common.
-///
-/// A folder that the container's user cannot open is left out, as a Linux process could not open
-/// it either.
+/// A WASI context for the one guest of a container, with everything that modules and components have in
+/// common.
 pub(super) fn wasi(program: &Program, surroundings: &Surroundings) -> WasiCtxBuilder {
-    let mut wasi = WasiCtxBuilder::new();
+    let mut wasi = guest(program);
     wasi.inherit_stdin()
-        .stdout(Output::Stdout)
-        .stderr(Output::Stderr)
-        .args(&program.args)
-        .envs(&program.env)
         // There is one guest and one thread; another one would cost memory and gain nothing.
         .allow_blocking_current_thread(true);
+    folders(&mut wasi, surroundings);
+    wasi
+}
+
+/// What every guest gets, one of many in a container, too: its stdin is at its end.
+pub(super) fn guest(program: &Program) -> WasiCtxBuilder {
+    let mut wasi = WasiCtxBuilder::new();
+    wasi.stdout(Output::Stdout)
+        .stderr(Output::Stderr)
+        .args(&program.args)
+        .envs(&program.env);
+    if is_deterministic(program) {
+        deterministic::set(&mut wasi);
+    }
+    wasi
+}
+
+/// Opens the folders that a guest may reach.
+///
+/// One that the container's user cannot open is left out, as a Linux process could not open it either.
+pub(super) fn folders(wasi: &mut WasiCtxBuilder, surroundings: &Surroundings) {
     for preopen in &surroundings.preopens {
         let perms = match preopen.access {
             Access::ReadOnly => FsPerms::ReadOnly,
@@ -30,10 +45,24 @@ pub(super) fn wasi(program: &Program, surroundings: &Surroundings) -> WasiCtxBui
         };
         let _ = wasi.preopened_dir(&preopen.host, &preopen.guest, perms);
     }
-    if is_deterministic(program) {
-        deterministic::set(&mut wasi);
+}
+
+/// What a component gets beside: the network of its pod, which is what keeps it in, and the folder that
+/// it is in.
+pub(super) fn component(wasi: &mut WasiCtxBuilder, cwd: Option<&str>) {
+    wasi.inherit_network()
+        .allow_tcp(true)
+        .allow_udp(true)
+        .allow_ip_name_lookup(true);
+    if let Some(cwd) = cwd {
+        wasi.initial_cwd(cwd);
     }
-    wasi
+}
+
+/// The folder that this process is in, where it has a name.
+pub(super) fn cwd() -> Option<String> {
+    let cwd = std::env::current_dir().ok()?;
+    Some(cwd.to_string_lossy().into_owned())
 }
 
 /// Whether every run shall be like the one before.
@@ -88,7 +117,19 @@ pub(super) enum Drivers {
 
 /// Runs a future on this thread.
 pub(super) fn block_on(drivers: Drivers, future: impl Future<Output = End>) -> End {
-    let mut builder = tokio::runtime::Builder::new_current_thread();
+    block_on_with(
+        tokio::runtime::Builder::new_current_thread(),
+        drivers,
+        future,
+    )
+}
+
+/// Runs a future, and what it spawns on as many threads as the builder says.
+pub(super) fn block_on_with(
+    mut builder: tokio::runtime::Builder,
+    drivers: Drivers,
+    future: impl Future<Output = End>,
+) -> End {
     builder.enable_time();
     if drivers == Drivers::TimeAndSockets {
         builder.enable_io();

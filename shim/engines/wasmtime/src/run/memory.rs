@@ -3,12 +3,16 @@
 use wasmlet_runner_core::{MemoryCap, TABLE_ELEMENT_BYTES};
 use wasmtime::ResourceLimiter;
 
-/// Asks the cap at every growth.
+/// Asks the cap at every growth, and gives back what an instance had when it is gone.
 #[derive(Debug)]
 pub(super) struct Limiter {
     cap: MemoryCap,
     /// What the last growth asked for, until it is known whether the system gives it.
     last: u64,
+    /// Bytes that this instance has.
+    held: u64,
+    /// What its last refused growth would have made of the bytes of all instances.
+    refused: Option<u64>,
 }
 
 impl Limiter {
@@ -16,7 +20,14 @@ impl Limiter {
         Self {
             cap: cap.clone(),
             last: 0,
+            held: 0,
+            refused: None,
         }
+    }
+
+    /// What the last refused growth would have made of the bytes of all instances.
+    pub(super) fn refused(&self) -> Option<u64> {
+        self.refused
     }
 
     fn grow(&mut self, bytes: u64) -> bool {
@@ -24,12 +35,23 @@ impl Limiter {
         let granted = self.cap.grow(bytes);
         if granted {
             self.last = bytes;
+            self.held = self.held.saturating_add(bytes);
+        } else {
+            self.refused = self.cap.refused();
         }
         granted
     }
 
     fn take_back(&mut self) {
-        self.cap.shrink(std::mem::take(&mut self.last));
+        let last = std::mem::take(&mut self.last);
+        self.held = self.held.saturating_sub(last);
+        self.cap.shrink(last);
+    }
+}
+
+impl Drop for Limiter {
+    fn drop(&mut self) {
+        self.cap.shrink(self.held);
     }
 }
 
@@ -82,6 +104,21 @@ mod tests {
                 .table_growing(0, usize::MAX, None)
                 .expect("no error")
         );
+    }
+
+    #[test]
+    fn an_instance_that_is_gone_holds_nothing() {
+        let cap = MemoryCap::fixed(Some(100));
+        let mut first = Limiter::new(&cap);
+        let mut second = Limiter::new(&cap);
+        assert!(first.memory_growing(0, 60, None).expect("no error"));
+        assert!(second.memory_growing(0, 40, None).expect("no error"));
+        assert!(!second.memory_growing(40, 41, None).expect("no error"));
+        assert_eq!((first.refused(), second.refused()), (None, Some(101)));
+        drop(first);
+        assert!(second.memory_growing(40, 100, None).expect("no error"));
+        drop(second);
+        assert!(cap.grow(100));
     }
 
     #[test]

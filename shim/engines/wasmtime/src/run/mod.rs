@@ -4,8 +4,10 @@ mod component;
 mod deterministic;
 mod end;
 mod host;
+mod http;
 mod memory;
 mod module;
+mod nn;
 mod sockets;
 mod stdio;
 
@@ -71,6 +73,8 @@ impl Engine for Wasmtime {
                 interface::WASI_PREVIEW1,
                 interface::LISTEN,
                 interface::WASI_02,
+                interface::WASI_HTTP,
+                interface::WASI_NN,
             ]
             .map(str::to_owned)
             .to_vec(),
@@ -79,6 +83,7 @@ impl Engine for Wasmtime {
                 GuestOption::Listen,
                 GuestOption::MaxStack,
                 GuestOption::Memory,
+                GuestOption::NnModels,
                 GuestOption::Timeout,
             ],
             profiles: Profile::ALL
@@ -118,12 +123,15 @@ impl Engine for Wasmtime {
                 ),
             });
         }
-        if request.kind == GuestKind::Component && request.listen.is_some() {
+        if let (GuestKind::Component, Some(_), Some(function)) =
+            (request.kind, request.listen, &request.invoke)
+        {
             return Err(Failure {
-                reason: FailureReason::Unsupported,
-                message: "a component listens through wasi:http, which this runner does not serve \
-                          yet; set wasmlet.dev/listen to none, or build the program as a module"
-                    .to_owned(),
+                reason: FailureReason::InvalidArgument,
+                message: format!(
+                    "a component either serves wasi:http or has its function {function} called; set \
+                     wasmlet.dev/listen to none, or leave #{function} away"
+                ),
             });
         }
         Ok(())
@@ -148,7 +156,7 @@ impl Engine for Wasmtime {
         let kind = match program.kind {
             GuestKind::Module => Kind::Module(module::load(&config, artifact, program)?),
             GuestKind::Component => {
-                Kind::Component(component::load(&mut config, artifact, program)?)
+                Kind::Component(component::load(&mut config, code, artifact, program)?)
             }
         };
         Ok(Loaded(kind))

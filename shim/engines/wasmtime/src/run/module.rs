@@ -5,6 +5,7 @@ use std::fs::File;
 use wasmlet_protocol::{Failure, FailureReason};
 use wasmlet_runner_core::preview1::Sockets;
 use wasmlet_runner_core::{End, GuestExit, Program, Surroundings};
+use wasmlet_wasi_nn::modules;
 use wasmtime::{Config, Engine, ExternType, InstancePre, Linker, Module, Store, Val};
 use wasmtime_wasi::HostMonotonicClock;
 use wasmtime_wasi::p1::{self, WasiP1Ctx};
@@ -12,6 +13,7 @@ use wasmtime_wasi::p1::{self, WasiP1Ctx};
 use super::end::{self, ProcExit};
 use super::host::{self, Clock, Drivers};
 use super::memory::Limiter;
+use super::nn::{self, Nn};
 use super::sockets;
 use super::unloadable;
 
@@ -20,6 +22,7 @@ pub(super) struct State {
     pub(super) wasi: WasiP1Ctx,
     pub(super) sockets: Sockets,
     memory: Limiter,
+    nn: Nn<modules::State>,
 }
 
 /// A mapped module with its imports resolved.
@@ -53,6 +56,10 @@ pub(super) fn load(
     let module = unsafe { Module::deserialize_open_file(&engine, artifact) }
         .map_err(|e| unloadable("the compiled module does not load", &e))?;
     let entry = entry_point(&module, program)?;
+    let wants_nn = modules::wanted_by(&module);
+    if wants_nn {
+        nn::prepare(program)?;
+    }
 
     let mut linker: Linker<State> = Linker::new(&engine);
     let linked = p1::add_to_linker_async(&mut linker, |state| &mut state.wasi).and_then(|()| {
@@ -64,6 +71,9 @@ pub(super) fn load(
         )?;
         if sockets::wanted_by(&module) {
             sockets::add_to_linker(&mut linker)?;
+        }
+        if wants_nn {
+            modules::add_to_linker(&mut linker, |state| state.nn.get(modules::State::new))?;
         }
         linker.instantiate_pre(&module)
     });
@@ -129,6 +139,7 @@ impl LoadedModule {
             wasi: wasi.build_p1(),
             sockets: Sockets::new(surroundings.listener.take(), move || clock.now()),
             memory: Limiter::new(&program.memory),
+            nn: Nn::new(),
         };
         let mut store = Store::new(self.instance.module().engine(), state);
         store.limiter(|state| &mut state.memory);
@@ -142,13 +153,15 @@ impl LoadedModule {
     async fn call(&self, store: &mut Store<State>, program: &Program) -> GuestExit {
         let instance = match self.instance.instantiate_async(&mut *store).await {
             Ok(instance) => instance,
-            Err(error) => return end::of_instantiation(&error, program),
+            Err(error) => {
+                return end::of_instantiation(&error, program, store.data().memory.refused());
+            }
         };
         if program.invoke.is_some()
             && let Some(initialize) = instance.get_func(&mut *store, INITIALIZE)
             && let Err(error) = initialize.call_async(&mut *store, &[], &mut []).await
         {
-            return end::of_run(&error, program);
+            return end::of_run(&error, program, store.data().memory.refused());
         }
         let Some(entry) = instance.get_func(&mut *store, &self.entry) else {
             return GuestExit::StartFailed(format!("the export {} is gone", self.entry));
@@ -158,7 +171,7 @@ impl LoadedModule {
         match entry.call_async(&mut *store, &[], &mut results).await {
             // What a function returns has no meaning to a container.
             Ok(()) => GuestExit::Code(0),
-            Err(error) => end::of_run(&error, program),
+            Err(error) => end::of_run(&error, program, store.data().memory.refused()),
         }
     }
 }

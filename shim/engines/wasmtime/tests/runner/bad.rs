@@ -6,6 +6,7 @@ use std::os::unix::fs::symlink;
 use serde_json::json;
 use wasmlet_protocol::{ControlReply, FailureReason};
 
+use crate::engine;
 use crate::guests;
 use crate::support::{Container, can_run, control, done};
 
@@ -158,6 +159,9 @@ fn an_entry_point_that_is_not_there_fails_the_creation() {
         let mut container = Container::new(guests::library());
         container.request.invoke = Some(name.to_owned());
         fails(container, FailureReason::InvalidArgument, part);
+    }
+    if !engine::COMPONENTS {
+        return;
     }
     fails(
         Container::new(guests::library_component()),

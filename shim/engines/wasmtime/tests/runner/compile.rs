@@ -46,7 +46,7 @@ fn refused(module: &[u8], reason: FailureReason, part: &str) {
 
 #[test]
 fn bad_modules_are_refused_with_the_reason() {
-    use FailureReason::{InvalidArgument, Unsupported};
+    use FailureReason::InvalidArgument;
     refused(b"", InvalidArgument, "empty");
     refused(b"#!/bin/sh\n", InvalidArgument, "neither WebAssembly nor");
     let whole = wat::parse_str(guests::library()).expect("valid text");
@@ -79,8 +79,8 @@ fn bad_modules_are_refused_with_the_reason() {
     );
     refused(
         br#"(component (import "wasi:http/types@0.2.0" (instance (export "f" (func)))))"#,
-        Unsupported,
-        "does not serve wasi:http yet",
+        InvalidArgument,
+        "wasi:http/types@0.2.0",
     );
 }
 

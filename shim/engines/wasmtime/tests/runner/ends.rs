@@ -3,8 +3,9 @@
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::engine;
 use crate::guests::{self, End};
-use crate::support::{Container, Created, can_run, eventually};
+use crate::support::{Container, Created, can_run, can_run_components, eventually};
 
 #[test]
 fn exit_codes_are_the_guests_own() {
@@ -53,7 +54,7 @@ fn traps_say_what_and_where() {
         guests::overflows_the_stack(),
         121,
         &[
-            "stack overflow, limit 524288 bytes",
+            &format!("stack overflow, limit {} bytes", engine::STACK),
             "wasmlet.dev/max-stack",
         ],
     );
@@ -103,7 +104,7 @@ fn a_container_that_was_never_started_can_be_stopped() {
 
 #[test]
 fn what_a_component_wrote_arrives_however_it_ends() {
-    if !can_run() {
+    if !can_run_components() {
         return;
     }
     let (code, container) =

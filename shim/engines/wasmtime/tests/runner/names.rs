@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::guests;
-use crate::support::{Container, can_run};
+use crate::support::{Container, can_run, can_run_components};
 
 /// Puts a name service into an image that tells when it is loaded. Without a C compiler the
 /// library is missing, and with it half of the test.
@@ -84,7 +84,7 @@ fn a_user_of_the_image_is_not_looked_up_by_its_code() {
 
 #[test]
 fn a_guest_looks_names_up_in_the_hosts_file_of_the_image() {
-    if !can_run() {
+    if !can_run_components() {
         return;
     }
     let container = Container::new(guests::looks_up("somewhere", [10, 1, 2, 3]));
@@ -105,7 +105,7 @@ fn a_guest_looks_names_up_in_the_hosts_file_of_the_image() {
 
 #[test]
 fn a_component_ends_although_a_lookup_is_under_way() {
-    if !can_run() {
+    if !can_run_components() {
         return;
     }
     // A name server that never answers.

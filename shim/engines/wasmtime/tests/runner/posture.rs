@@ -7,6 +7,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
 
+use crate::engine;
 use crate::guests;
 use crate::support::{Container, Created, can_run, eventually};
 
@@ -53,7 +54,7 @@ fn a_guest_runs_locked_in() {
     for set in ["CapInh", "CapAmb"] {
         assert_eq!(field(set), "0000000000000000", "{set}");
     }
-    assert_eq!(field("Threads"), "1");
+    assert_eq!(field("Threads"), engine::THREADS);
     assert_eq!(field("Name"), "wasmlet guest.w");
     let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).expect("it runs");
     assert!(
@@ -61,7 +62,7 @@ fn a_guest_runs_locked_in() {
             .starts_with("wasmlet /guest.wasm"),
         "{line:?}"
     );
-    assert!(!line.contains("run-wasmtime"), "{line:?}");
+    assert!(!line.contains("run-wasm"), "{line:?}");
     let environment = fs::read(format!("/proc/{pid}/environ")).expect("it runs");
     assert!(
         environment.iter().all(|byte| *byte == 0),

@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::json;
 
 use crate::guests;
-use crate::support::{Container, can_run};
+use crate::support::{Container, can_run, can_run_components};
 
 #[test]
 fn hello() {
@@ -62,7 +62,7 @@ fn a_function_is_called_by_name() {
 
 #[test]
 fn components_run() {
-    if !can_run() {
+    if !can_run_components() {
         return;
     }
     assert_eq!(Container::new(guests::command_component(true)).run().0, 0);
@@ -71,7 +71,7 @@ fn components_run() {
 
 #[test]
 fn a_function_of_a_component_is_called_by_name() {
-    if !can_run() {
+    if !can_run_components() {
         return;
     }
     let mut container = Container::new(guests::library_component());

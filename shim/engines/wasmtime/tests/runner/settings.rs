@@ -3,6 +3,7 @@
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::engine;
 use crate::guests::{self, End};
 use crate::support::{Container, Created, Wishes, can_run, done, eventually, try_compile_for};
 
@@ -118,6 +119,9 @@ fn fuel_ends_a_loop_in_a_start_function_and_a_component() {
     };
     let (code, container) = Container::with(SPINS_AT_START, wishes).run();
     assert_eq!(code, 122, "{}", container.read("stderr"));
+    if !engine::COMPONENTS {
+        return;
+    }
     let (code, container) =
         Container::with(guests::component_writes("stdout", "x", End::Spins), wishes).run();
     let stderr = container.read("stderr");
@@ -130,12 +134,15 @@ fn a_run_ends_at_its_deadline_whatever_it_does() {
     if !can_run() {
         return;
     }
+    let component = guests::component_writes("stdout", "x", End::Spins);
     for guest in [
         SPINS.to_owned(),
         SPINS_AT_START.to_owned(),
         guests::sleeps(),
-        guests::component_writes("stdout", "x", End::Spins),
-    ] {
+    ]
+    .into_iter()
+    .chain(engine::COMPONENTS.then_some(component))
+    {
         let wishes = Wishes {
             timeout_millis: Some(300),
             ..Wishes::NONE
@@ -175,7 +182,11 @@ fn the_stack_is_as_large_as_the_pod_says() {
         (code, stderr.as_str()),
         (
             121,
-            "wasmlet: /guest.wasm: stack overflow, limit 524288 bytes: raise wasmlet.dev/max-stack\n"
+            format!(
+                "wasmlet: /guest.wasm: stack overflow, limit {} bytes: raise wasmlet.dev/max-stack\n",
+                engine::STACK
+            )
+            .as_str()
         )
     );
     assert_eq!(run(1_000_000, Some(200 << 20), "default").0, 0);
@@ -260,6 +271,9 @@ fn every_guest_runs_in_every_profile() {
         };
         let (code, container) = Container::with(guests::writes(1, "hello"), wishes).run();
         assert_eq!((code, container.read("stdout").as_str()), (0, "hello"));
+        if !engine::COMPONENTS {
+            continue;
+        }
         let (code, container) = Container::with(
             guests::component_writes("stdout", "hello", End::Returns),
             wishes,

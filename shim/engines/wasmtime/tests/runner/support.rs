@@ -19,12 +19,14 @@ use wasmlet_protocol::{
     CreateRequest, Description, Failure, PROTOCOL, fd,
 };
 
+use crate::engine;
+
 /// How long anything may take on a busy machine.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Path of one of the two programs: as built for this test, or those of a release in the folder
 /// that `WASMLET_TEST_BIN` names.
-fn program(name: &str, built: &str) -> PathBuf {
+fn program((name, built): (&str, &str)) -> PathBuf {
     match std::env::var_os("WASMLET_TEST_BIN") {
         Some(folder) => Path::new(&folder).join(name),
         None => PathBuf::from(built),
@@ -32,17 +34,11 @@ fn program(name: &str, built: &str) -> PathBuf {
 }
 
 pub(crate) fn runner() -> PathBuf {
-    program(
-        "wasmlet-run-wasmtime",
-        env!("CARGO_BIN_EXE_wasmlet-run-wasmtime"),
-    )
+    program(engine::RUNNER)
 }
 
 pub(crate) fn compiler() -> PathBuf {
-    program(
-        "wasmlet-aot-wasmtime",
-        env!("CARGO_BIN_EXE_wasmlet-aot-wasmtime"),
-    )
+    program(engine::COMPILER)
 }
 
 /// Whether containers can be made here; says why not.
@@ -56,6 +52,15 @@ pub(crate) fn can_run() -> bool {
     }
     eprintln!("skipped: containers need root");
     false
+}
+
+/// Whether containers can be made here, of components.
+pub(crate) fn can_run_components() -> bool {
+    if !engine::COMPONENTS {
+        eprintln!("skipped: {} has no components", engine::NAME);
+        return false;
+    }
+    can_run()
 }
 
 pub(crate) fn describe() -> Description {
@@ -129,7 +134,7 @@ pub(crate) struct Container {
     pub(crate) folder: tempfile::TempDir,
     pub(crate) request: CreateRequest,
     pub(crate) spec: Value,
-    artifact: File,
+    pub(crate) artifact: File,
 }
 
 /// A container that was created.
@@ -196,6 +201,7 @@ impl Container {
             fuel: wishes.fuel,
             timeout_millis: wishes.timeout_millis,
             max_stack: None,
+            nn_models: Vec::new(),
         };
         Self {
             spec: spec(&id),
