@@ -61,7 +61,7 @@ pub struct Source<'a> {
     pub kind: GuestKind,
 }
 
-/// What it is compiled for: all of it is part of the artifact's key.
+/// What it is compiled for: all but the last is part of the artifact's key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Variant {
     /// Profile by name.
@@ -70,6 +70,9 @@ pub struct Variant {
     pub metered: bool,
     /// The code of a server has to be one that can be interrupted.
     pub interruptible: bool,
+    /// The compiler crashed on the module before: another way through it is wanted, if there is one, and
+    /// slower code is fine.
+    pub unoptimised: bool,
 }
 
 /// The main function of a helper: `compile REQUEST`, with the request as JSON.
@@ -165,6 +168,7 @@ fn compile(compiler: &impl Compiler, request: &CompileRequest) -> Result<Compile
         profile: request.profile.clone(),
         metered: request.metered,
         interruptible: request.interruptible,
+        unoptimised: request.unoptimised,
     };
     compiler.compile(&source, &variant, &output())?;
     // After the engine, whose words about what is not valid are better.

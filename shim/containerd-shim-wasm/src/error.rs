@@ -120,6 +120,21 @@ pub enum Error {
         /// The runtime option that sets it.
         key: &'static str,
     },
+    /// A compiler ended by a fault of its own.
+    #[error(
+        "compiling {module}: {} crashed with signal {signal} ({line}); another engine may be able to, set \
+         wasmlet.dev/engine", program.display()
+    )]
+    CompilerCrashed {
+        /// The module.
+        module: String,
+        /// The compile helper.
+        program: PathBuf,
+        /// Number of the signal.
+        signal: u32,
+        /// The last that it said.
+        line: String,
+    },
     /// runc.
     #[error(transparent)]
     Runc(#[from] RuncError),

@@ -49,6 +49,7 @@ pub fn code(error: &Error) -> Code {
         Error::Stdio(StdioError::Terminal(_) | StdioError::Pipe(_) | StdioError::Owner { .. })
         | Error::Runc(_)
         | Error::Program { .. }
+        | Error::CompilerCrashed { .. }
         | Error::Cache(_)
         | Error::Rootfs(_)
         | Error::Cgroup(_)

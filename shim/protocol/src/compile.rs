@@ -22,6 +22,10 @@ pub struct CompileRequest {
     /// interrupted.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub interruptible: bool,
+    /// The compiler crashed on this module as it is: leave out what makes the code fast, if that is another
+    /// way through the compiler. An engine that has none ignores it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unoptimised: bool,
     /// `cgroup.procs` files that the helper writes itself into before it reads a byte of the
     /// module, so that the compile is charged to the node's compile cgroup.
     pub cgroup_procs: Vec<std::path::PathBuf>,

@@ -10,7 +10,8 @@ pub(crate) const CASES: &[Case] = &[
     Case::wasm("a_loop_runs_out_of_fuel", a_loop).row("fuel"),
     Case::wasm("a_memory_bomb_is_refused", a_memory_bomb),
     Case::wasm("a_stack_bomb_overflows", a_stack_bomb),
-    Case::wasm("a_flood_of_files_ends_at_the_limit", a_flood_of_files),
+    Case::wasm("a_flood_of_files_ends_at_the_limit", a_flood_of_files)
+        .row("a flood of open files ends with an error"),
     Case::wasm("random_bytes_are_paid_for", random_bytes).row("fuel"),
     Case::wasm("a_gibibyte_at_once_is_refused", a_gibibyte_at_once),
     Case::wasm("threads_are_not_to_be_had", threads),

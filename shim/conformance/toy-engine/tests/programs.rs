@@ -22,6 +22,7 @@ fn compile(module: &[u8], profile: &str) -> (Result<Compiled, Failure>, Vec<u8>)
         profile: profile.to_owned(),
         metered: false,
         interruptible: false,
+        unoptimised: false,
         cgroup_procs: Vec::new(),
         parent: None,
         time_limit_seconds: Some(60),

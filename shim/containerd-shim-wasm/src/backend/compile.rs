@@ -278,6 +278,13 @@ struct Helper<'a> {
     doing: &'static str,
 }
 
+/// How a helper is to compile.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Effort {
+    Optimised,
+    Unoptimised,
+}
+
 /// Whether the node's figures count a job.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Record {
@@ -302,25 +309,25 @@ impl Job<'_> {
         slot: Slot,
         record: Record,
     ) -> Result<Artifact> {
-        let of_task = Arc::clone(&cache);
-        let staged = blocking(move || {
-            of_task
-                .stage()
-                .or_else(|error| {
-                    tracing::warn!(
-                        error = crate::chain(&error),
-                        "this module is compiled into memory"
-                    );
-                    of_task.stage_in_memory()
-                })
-                .map_err(Error::from)
-        });
-        let mut staged = staged.await?;
-        let compiled = match self.run(&staged).await {
+        let mut staged = stage(&cache).await?;
+        let mut result = self.run(&staged, Effort::Optimised).await;
+        if let Err(error @ Error::CompilerCrashed { .. }) = &result {
+            // Its optimisers are most of a compiler, and where its faults are.
+            tracing::warn!(
+                error = crate::chain(error),
+                "this module is compiled once more, without optimisation"
+            );
+            staged = stage(&cache).await?;
+            // What it says of a module that crashes it either way is the first crash.
+            if let Ok(compiled) = self.run(&staged, Effort::Unoptimised).await {
+                result = Ok(compiled);
+            }
+        }
+        let compiled = match result {
             Err(Error::Failure { failure, .. }) if failure.reason == FailureReason::DiskFull => {
                 tracing::warn!(failure.message, "this module is compiled into memory");
                 staged = cache.stage_in_memory()?;
-                self.run(&staged).await?
+                self.run(&staged, Effort::Optimised).await?
             }
             other => other?,
         };
@@ -364,7 +371,7 @@ impl Job<'_> {
         .await
     }
 
-    async fn run(&self, staged: &Staged) -> Result<Compiled> {
+    async fn run(&self, staged: &Staged, effort: Effort) -> Result<Compiled> {
         let cgroup = CompileCgroup::prepare(self.bounds)?;
         if let Some(command) = cgroup.bound() {
             self.set_bounds(command).await?;
@@ -375,6 +382,7 @@ impl Job<'_> {
             profile: self.variant.profile.clone(),
             metered: self.variant.metered,
             interruptible: self.variant.interruptible,
+            unoptimised: effort == Effort::Unoptimised,
             cgroup_procs: cgroup.procs_files(),
             parent: Some(std::process::id()),
             time_limit_seconds: Some(self.limit.as_secs()),
@@ -447,6 +455,14 @@ impl Job<'_> {
                 return Err(self.out_of_time());
             }
             let line = output.stderr_line();
+            if let Some(signal) = crash(output.status) {
+                return Err(Error::CompilerCrashed {
+                    module: self.module.name().to_owned(),
+                    program: self.helper.program.to_owned(),
+                    signal,
+                    line,
+                });
+            }
             return Err(self.broken(format!("ended with status {}: {line}", output.status)));
         }
         let report = serde_json::from_slice(&output.stdout)
@@ -474,6 +490,34 @@ impl Job<'_> {
             what,
         }
     }
+}
+
+/// The signal of a program that ended by a fault of its own. SIGKILL and SIGXCPU are bounds, the others
+/// somebody's wish.
+fn crash(status: u32) -> Option<u32> {
+    use nix::libc::{SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGSEGV};
+    let signal = status.checked_sub(128)?;
+    [SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGSEGV]
+        .contains(&signal.cast_signed())
+        .then_some(signal)
+}
+
+/// A place for an artifact: on the disk, or in memory where that cannot be.
+async fn stage(cache: &Arc<Cache>) -> Result<Staged> {
+    let cache = Arc::clone(cache);
+    blocking(move || {
+        cache
+            .stage()
+            .or_else(|error| {
+                tracing::warn!(
+                    error = crate::chain(&error),
+                    "this module is compiled into memory"
+                );
+                cache.stage_in_memory()
+            })
+            .map_err(Error::from)
+    })
+    .await
 }
 
 impl From<Entry> for Artifact {
@@ -506,4 +550,26 @@ pub(crate) async fn blocking<T: Send + 'static>(
             what: "finish a task".to_owned(),
             source: io::Error::other(error),
         })?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crash_is_a_signal_that_a_program_earns_itself() {
+        for (status, signal) in [
+            (0, None),
+            (1, None),
+            (127, None),
+            (128 + 9, None),
+            (128 + 15, None),
+            (128 + 24, None),
+            (128 + 4, Some(4)),
+            (128 + 6, Some(6)),
+            (128 + 11, Some(11)),
+        ] {
+            assert_eq!(crash(status), signal, "{status}");
+        }
+    }
 }

@@ -61,7 +61,7 @@ impl wasmlet_compiler_core::Compiler for WasmEdge {
 
         let scratch = Scratch::new()
             .map_err(|error| engine(format!("no temporary file system for the linker: {error}")))?;
-        let compiler = sdk::Compiler::new(profile, metered)
+        let compiler = sdk::Compiler::new(profile, metered, variant.unoptimised)
             .map_err(|error| engine(format!("no compiler: {error}")))?;
         compiler
             .compile(&wasm, &scratch)

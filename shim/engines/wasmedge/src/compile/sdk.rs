@@ -25,8 +25,18 @@ pub(super) struct Compiler(wasmedge_sdk::Compiler);
 impl Compiler {
     /// # Errors
     /// When the library has none.
-    pub(super) fn new(profile: Profile, metered: bool) -> Result<Self, LibraryError> {
-        logged_sdk(|| wasmedge_sdk::Compiler::new(Some(&config(profile, metered)?))).map(Self)
+    pub(super) fn new(
+        profile: Profile,
+        metered: bool,
+        unoptimised: bool,
+    ) -> Result<Self, LibraryError> {
+        let level = if unoptimised {
+            CompilerOptimizationLevel::O0
+        } else {
+            CompilerOptimizationLevel::O3
+        };
+        logged_sdk(|| wasmedge_sdk::Compiler::new(Some(&config(profile, metered, level)?)))
+            .map(Self)
     }
 
     /// Compiles a module to [`ARTIFACT`] in the scratch file system.
@@ -39,9 +49,13 @@ impl Compiler {
     }
 }
 
-/// Everything a profile says, and nothing that the library has on by itself; code for this very processor,
-/// as fast as it gets, in a shared object.
-fn config(profile: Profile, metered: bool) -> WasmEdgeResult<Config> {
+/// Everything a profile says, and nothing that the library has on by itself; code for this very processor, in
+/// a shared object.
+fn config(
+    profile: Profile,
+    metered: bool,
+    level: CompilerOptimizationLevel,
+) -> WasmEdgeResult<Config> {
     let has = |name: &str| profile.proposals().contains(&name);
     // The oldest standard has every proposal off but the one that is not a choice.
     let common = CommonConfigOptions::from_wasm_standard(WasmStandard::Wasm1)
@@ -68,7 +82,7 @@ fn config(profile: Profile, metered: bool) -> WasmEdgeResult<Config> {
         .with_statistics_config(StatisticsConfigOptions::new().measure_cost(metered))
         .with_compiler_config(
             CompilerConfigOptions::new()
-                .optimization_level(CompilerOptimizationLevel::O3)
+                .optimization_level(level)
                 .out_format(CompilerOutputFormat::Native)
                 .generic_binary(false)
                 // Nobody asks compiled code to stop: a time limit ends the process.
@@ -85,7 +99,7 @@ mod tests {
     #[test]
     fn the_compiler_takes_the_proposals_of_a_profile_and_no_other() {
         for profile in Profile::ALL {
-            let config = config(profile, false).expect("settings");
+            let config = config(profile, false, CompilerOptimizationLevel::O3).expect("settings");
             let on: Vec<&str> = [
                 (proposal::SIMD, config.simd_enabled()),
                 (proposal::RELAXED_SIMD, config.relax_simd_enabled()),
@@ -116,7 +130,8 @@ mod tests {
     #[test]
     fn only_what_is_metered_counts_its_cost() {
         for metered in [false, true] {
-            let config = config(Profile::Default, metered).expect("settings");
+            let config =
+                config(Profile::Default, metered, CompilerOptimizationLevel::O3).expect("settings");
             assert_eq!(config.cost_measuring_enabled(), metered);
             assert!(!config.instruction_counting_enabled() && !config.time_measuring_enabled());
         }
@@ -124,7 +139,8 @@ mod tests {
 
     #[test]
     fn the_artifact_is_a_shared_object_as_fast_as_it_gets() {
-        let config = config(Profile::Hardened, true).expect("settings");
+        let config =
+            config(Profile::Hardened, true, CompilerOptimizationLevel::O3).expect("settings");
         assert_eq!(config.optimization_level(), CompilerOptimizationLevel::O3);
         assert_eq!(config.out_format(), CompilerOutputFormat::Native);
         assert_eq!(config.run_mode(), RunMode::Aot);

@@ -133,6 +133,7 @@ impl Waiting {
             profile: "default".to_owned(),
             metered: false,
             interruptible: false,
+            unoptimised: false,
             cgroup_procs: Vec::new(),
             parent: Some(4242),
             time_limit_seconds: Some(7),
@@ -217,6 +218,7 @@ fn a_helper_whose_shim_is_gone_does_not_begin() {
         profile: "default".to_owned(),
         metered: false,
         interruptible: false,
+        unoptimised: false,
         cgroup_procs: Vec::new(),
         // No process has this number.
         parent: Some(u32::MAX),

@@ -101,6 +101,7 @@ pub(crate) fn try_compile_for(module: &[u8], wishes: Wishes) -> Result<(Compiled
         profile: wishes.profile.to_owned(),
         metered: wishes.fuel.is_some(),
         interruptible: wishes.timeout_millis.is_some(),
+        unoptimised: false,
         cgroup_procs: Vec::new(),
         parent: None,
         time_limit_seconds: None,
