@@ -65,6 +65,11 @@ impl Init {
     }
 }
 
+/// Where a record is until it is complete.
+fn half(path: &Path) -> PathBuf {
+    path.with_extension("new")
+}
+
 /// The name in field 2 may hold spaces and parentheses, so count from the last one.
 fn start_time(stat: &str) -> Option<u64> {
     let (_, rest) = stat.rsplit_once(')')?;
@@ -100,7 +105,7 @@ impl Record {
     /// # Errors
     /// When the disk is full or the folder is missing.
     pub fn save(&self, path: &Path) -> Result<(), RecordError> {
-        let next = path.with_extension("new");
+        let next = half(path);
         let attempt = || -> io::Result<()> {
             let bytes = serde_json::to_vec(self)?;
             let mut file = std::fs::OpenOptions::new()
@@ -120,6 +125,20 @@ impl Record {
                 source,
             }
         })
+    }
+
+    /// Removes a record, and what a shim has left that was killed while it wrote one. None is fine.
+    ///
+    /// # Errors
+    /// When there is one that cannot be removed.
+    pub fn remove(path: &Path) -> io::Result<()> {
+        for file in [&half(path), path] {
+            match std::fs::remove_file(file) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Reads a record; `None` when there is none.
@@ -160,6 +179,17 @@ mod tests {
         };
         record.save(&path).expect("saved");
         assert_eq!(Record::load(&path).expect("fine"), Some(record));
+    }
+
+    #[test]
+    fn a_record_goes_with_the_half_of_another() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("c.json");
+        Record::remove(&path).expect("none is fine");
+        std::fs::write(&path, "{}").expect("written");
+        std::fs::write(half(&path), "{").expect("written");
+        Record::remove(&path).expect("removed");
+        assert_eq!(std::fs::read_dir(dir.path()).expect("a folder").count(), 0);
     }
 
     #[test]

@@ -110,12 +110,7 @@ async fn clean(flags: &Flags, bundle: &Path) -> Result<Option<i32>, DeleteError>
     if let Some(error) = failed {
         return Err(error.into());
     }
-    match std::fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(system("remove the container's record")(error));
-        }
-        _ => {}
-    }
+    Record::remove(&path).map_err(system("remove the container's record"))?;
     remove_dead_socket(bundle);
     Ok(record.and_then(|record| record.init).map(|init| init.pid))
 }

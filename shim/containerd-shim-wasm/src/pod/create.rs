@@ -75,11 +75,8 @@ impl Traces {
     /// Removes them; reports what cannot be removed, and goes on.
     pub(crate) fn remove(&self) -> Result<()> {
         let unmounted = self.unmount();
-        match std::fs::remove_file(&self.record) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                tracing::warn!(path = %self.record.display(), %error, "cannot remove a record");
-            }
-            _ => {}
+        if let Err(error) = Record::remove(&self.record) {
+            tracing::warn!(path = %self.record.display(), %error, "cannot remove a record");
         }
         unmounted
     }
