@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use crate::version::cache_dir;
+use wasmlet_test_guests::cache_dir;
 
 /// Folder, name in the guest, whether it can be written to.
 type Folder<'a> = (&'a Path, &'a str, bool);

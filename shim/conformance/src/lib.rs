@@ -1,7 +1,7 @@
 //! Root tests of the shim through real containerd, the CRI and raw ttrpc, without Kubernetes.
 //!
 //! This library is the harness; the tests are in `tests/suite/`, one file per topic, and the
-//! programs that run inside the containers under test in `guests/`, one per behaviour.
+//! programs that run inside the containers under test are in `tests/guests/`, one per behaviour.
 //!
 //! ```text
 //! Node      a private containerd of one version: own root, state, sockets, config     node/
@@ -23,7 +23,6 @@ mod cri;
 mod ctx;
 mod engine_tool;
 mod events;
-mod guests;
 mod images;
 mod netns;
 mod node;
@@ -43,7 +42,6 @@ pub use cri::{Cri, Pod, PodContainer};
 pub use ctx::Ctx;
 pub use engine_tool::{EngineTool, Ran};
 pub use events::{Event, EventLog};
-pub use guests::{GuestError, Guests, Target};
 pub use images::{Image, ImageForm};
 pub use netns::NetNs;
 pub use node::{NAMESPACE, Node, NodeOptions, bin_dir, sweep_stale};
@@ -56,6 +54,7 @@ pub use task::{Exit, Task, TaskOptions};
 pub use tmpfs::Tmpfs;
 pub use version::{Version, VersionError};
 pub use wait::{LONG, SHORT, eventually, wait_for};
+pub use wasmlet_test_guests::{GuestError, Guests, Target};
 
 /// `WASMLET_REQUIRE=1`: what would be skipped for lack of something fails instead.
 pub fn skips_are_failures() -> bool {

@@ -4,6 +4,8 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use wasmlet_test_guests::cache_dir;
+
 /// A containerd release and where its programs are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Version {
@@ -74,17 +76,6 @@ impl Version {
     pub fn config_schema(&self) -> u32 {
         if self.name.starts_with("1.") { 2 } else { 3 }
     }
-}
-
-/// Folder of downloaded and built programs, outside the clone.
-pub(crate) fn cache_dir() -> PathBuf {
-    if let Some(dir) = env::var_os("WASMLET_CACHE_DIR") {
-        return dir.into();
-    }
-    if let Some(dir) = env::var_os("XDG_CACHE_HOME") {
-        return PathBuf::from(dir).join("wasmlet");
-    }
-    PathBuf::from(env::var_os("HOME").unwrap_or_else(|| "/root".into())).join(".cache/wasmlet")
 }
 
 /// Whether `bin/containerd` is release `name`.

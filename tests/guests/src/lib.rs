@@ -1,9 +1,10 @@
-//! Compiling the programs that run inside the containers under test.
+//! The programs that run inside the containers under test, and their compilation.
 //!
-//! `guests/NAME.c` is compiled for Linux (static) and for WASI, so that one behaviour is one source
-//! on every runtime; `guests/NAME.wat` is wasm only. Results are cached by content below `target/`.
+//! `programs/NAME.c` is compiled for Linux (static) and for WASI, so that one behaviour is one source
+//! on every runtime; `programs/NAME.wat` is wasm only. Results are cached by content below `target/`.
 
 use std::collections::BTreeMap;
+use std::env;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,8 +12,6 @@ use std::process::Command;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 use sha2::{Digest, Sha256};
-
-use crate::version::cache_dir;
 
 /// zig's own default is 16 MiB, which a small container cannot give.
 const STACK: &str = "-Wl,-z,stack-size=65536";
@@ -38,7 +37,7 @@ pub enum GuestError {
     )]
     NoWasiCompiler,
     /// There is no such source.
-    #[error("guests/ has neither {name}.c nor {name}.wat")]
+    #[error("tests/guests/programs/ has neither {name}.c nor {name}.wat")]
     NoSource {
         /// The guest's name.
         name: String,
@@ -52,7 +51,7 @@ pub enum GuestError {
         output: String,
     },
     /// WebAssembly text that is not.
-    #[error("guests/{name}.wat is wrong")]
+    #[error("tests/guests/programs/{name}.wat is wrong")]
     Wat {
         /// The guest's name.
         name: String,
@@ -92,8 +91,8 @@ impl Guests {
         static SHARED: LazyLock<Guests> = LazyLock::new(|| {
             let root = Path::new(env!("CARGO_MANIFEST_DIR"));
             Guests {
-                sources: root.join("guests"),
-                cache: root.join("../../target/conformance-guests"),
+                sources: root.join("programs"),
+                cache: root.join("../../target/test-guests"),
                 built: Mutex::default(),
             }
         });
@@ -185,7 +184,7 @@ impl Guests {
         Ok(path)
     }
 
-    /// Puts the preview 1 adapter around a command module, and around what `guests/NAME.wit` adds to
+    /// Puts the preview 1 adapter around a command module, and around what `programs/NAME.wit` adds to
     /// its imports.
     fn componentize(&self, name: &str, mut module: Vec<u8>) -> Result<Vec<u8>, GuestError> {
         use wasi_preview1_component_adapter_provider as adapter;
@@ -218,6 +217,17 @@ impl Guests {
         };
         encode().map_err(|error| failed(format!("{error:#}")))
     }
+}
+
+/// Folder of downloaded and built programs, outside the clone.
+pub fn cache_dir() -> PathBuf {
+    if let Some(dir) = env::var_os("WASMLET_CACHE_DIR") {
+        return dir.into();
+    }
+    if let Some(dir) = env::var_os("XDG_CACHE_HOME") {
+        return PathBuf::from(dir).join("wasmlet");
+    }
+    PathBuf::from(env::var_os("HOME").unwrap_or_else(|| "/root".into())).join(".cache/wasmlet")
 }
 
 /// How a source becomes a program.
@@ -318,7 +328,10 @@ mod tests {
     fn every_guest_has_a_test() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let mut sources = String::new();
-        for folder in [root.join("tests/suite"), root.join("src")] {
+        for folder in [
+            root.join("../../shim/conformance/tests/suite"),
+            root.join("../../shim/conformance/src"),
+        ] {
             for entry in fs::read_dir(folder)
                 .expect("a folder")
                 .filter_map(Result::ok)
@@ -329,7 +342,7 @@ mod tests {
         for name in Guests::shared().names() {
             assert!(
                 sources.contains(&format!("\"{name}\"")),
-                "no test runs guests/{name}"
+                "no test runs {name}"
             );
         }
     }
