@@ -34,6 +34,8 @@ node_key() {
         sha256sum | cut -c1-16
 }
 
+coredns_key() { echo "$coredns_version $(declare -f build_coredns | sha256sum | cut -c1-16)"; }
+
 images_key() { declare -f make_images oci_archive blob | sha256sum | cut -c1-16; }
 
 # Every module is built in one of its own that names it as its tools: `go install module@version` refuses
@@ -99,7 +101,7 @@ setup_kubernetes() {
 
 kubernetes_is_built() {
     [ -e "$cache/kubernetes/$1/source" ] &&
-        [ "$(cat "$cache/kubernetes/coredns/version" 2>/dev/null)" = "$coredns_version" ] &&
+        [ "$(cat "$cache/kubernetes/coredns/version" 2>/dev/null)" = "$(coredns_key)" ] &&
         [ "$(cat "$cache/kubernetes/metrics/version" 2>/dev/null)" = "$metrics_version" ]
 }
 
@@ -124,7 +126,7 @@ setup_kubernetes_modules() {
         publish "$new" "$final"
         did "built Kubernetes $version into $final"
     fi
-    if [ "$(cat "$cache/kubernetes/coredns/version" 2>/dev/null)" != "$coredns_version" ]; then
+    if [ "$(cat "$cache/kubernetes/coredns/version" 2>/dev/null)" != "$(coredns_key)" ]; then
         step "building CoreDNS $coredns_version from its Go module" "$logs/setup-coredns.log" \
             build_coredns "$cache/kubernetes/coredns.new"
         did "built CoreDNS $coredns_version into $cache/kubernetes/coredns"
@@ -191,6 +193,7 @@ import (
 	"github.com/coredns/coredns/core/dnsserver"
 	"github.com/coredns/coredns/coremain"
 
+	_ "github.com/coredns/coredns/plugin/bind"
 	_ "github.com/coredns/coredns/plugin/cache"
 	_ "github.com/coredns/coredns/plugin/errors"
 	_ "github.com/coredns/coredns/plugin/forward"
@@ -201,14 +204,14 @@ import (
 
 func main() {
 	// The order in which a query passes them.
-	dnsserver.Directives = []string{"health", "ready", "errors", "cache", "kubernetes", "forward"}
+	dnsserver.Directives = []string{"bind", "health", "ready", "errors", "cache", "kubernetes", "forward"}
 	coremain.Run()
 }
 GO
     echo "require github.com/coredns/coredns v$coredns_version" >>"$new/go.mod"
     (cd "$new" && "$go" build -trimpath -ldflags '-s -w' -o bin/coredns .)
     "$new/bin/coredns" -version
-    echo "$coredns_version" >"$new/version"
+    coredns_key >"$new/version"
     publish "$new" "$cache/kubernetes/coredns"
 }
 
@@ -292,7 +295,7 @@ make_images() {
     done
     echo 'root:x:0:0:root:/:/bin/sh' >"$new/busybox/etc/passwd"
     echo 'root:x:0:' >"$new/busybox/etc/group"
-    oci_archive "$new/busybox.tar" docker.io/library/busybox:latest "$new/busybox" sh
+    oci_archive "$new/busybox.tar" docker.io/library/busybox:1 "$new/busybox" sh
     # A pod's first process: it waits for the processes that are left to it, until it is told to end.
     cat >"$new/pause.c" <<'C'
 #include <signal.h>
