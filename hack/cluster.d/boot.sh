@@ -14,13 +14,15 @@ stage=$1 node=$2 hostname=$3 cgroup=$4 lower=$5
 
 if [ "$stage" = enter ]; then
     enter_cgroup "$cgroup"
+    # Seen from within the namespace they have other roots.
+    cgroup_hierarchies >"$node/hierarchies"
     exec unshare --cgroup "${BASH_SOURCE[0]}" mount "$node" "$hostname" "$cgroup" "$lower"
 fi
 
 hostname "$hostname"
 # Nothing of what follows is seen by the machine.
 mount --make-rprivate /
-hierarchies=$(cgroup_hierarchies)
+hierarchies=$(cat "$node/hierarchies")
 
 top=$node/root
 mount -t overlay overlay -o "lowerdir=$lower,upperdir=$node/disk,workdir=$node/work" "$top"
@@ -32,9 +34,13 @@ mount --bind "$top/proc/sys" "$top/proc/sys"
 mount -o remount,bind,ro "$top/proc/sys"
 mount --bind "$top/proc/sys/net" "$top/proc/sys/net"
 mount -o remount,bind,rw "$top/proc/sys/net"
-mount --bind "$top/proc/sysrq-trigger" "$top/proc/sysrq-trigger"
-mount -o remount,bind,ro "$top/proc/sysrq-trigger"
+if [ -e "$top/proc/sysrq-trigger" ]; then
+    mount --bind "$top/proc/sysrq-trigger" "$top/proc/sysrq-trigger"
+    mount -o remount,bind,ro "$top/proc/sysrq-trigger"
+fi
 show() {
+    # Not every kernel has each.
+    [ -e "$top/proc/sys/$1" ] || return 0
     mkdir -p "$node/proc"
     echo "$2" >"$node/proc/${1//\//.}"
     mount --bind "$node/proc/${1//\//.}" "$top/proc/sys/$1"

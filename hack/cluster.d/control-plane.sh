@@ -119,7 +119,7 @@ start_metrics() {
         --authorization-kubeconfig "$pki/metrics-server.conf" \
         --tls-cert-file "$pki/metrics-server.crt" --tls-private-key-file "$pki/metrics-server.key" \
         --kubelet-certificate-authority "$pki/ca.crt" --kubelet-preferred-address-types InternalIP \
-        --kubelet-use-node-status-port --metric-resolution 10s
+        --kubelet-use-node-status-port --metric-resolution 10s --kubelet-request-timeout 5s
 }
 
 start_registry() {
