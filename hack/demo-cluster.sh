@@ -8,7 +8,7 @@ demo_replicas=3
 demo_deadline_seconds=180
 
 cluster() { "$root/hack/cluster" "$1" --name "$demo_cluster" "${@:2}"; }
-kubectl() { command "$demo_kubectl" --kubeconfig "$demo_kubeconfig" "$@"; }
+kubectl() { "$root/hack/cluster" --name "$demo_cluster" kubectl "$@"; }
 
 # The example's own manifest, with the image where the nodes find it and the wanted engine's class.
 demo_manifest() {
@@ -120,8 +120,6 @@ demo_on_cluster() {
 
     trap remove_demo_cluster EXIT
     cluster up
-    demo_kubeconfig=$(cluster kubeconfig)
-    demo_kubectl=$("$root/hack/cluster" kubectl --print-path)
     cluster install-shim
     registry=$(cluster registry)
     image=$registry/inference:latest
@@ -165,7 +163,7 @@ demo_on_cluster() {
         trap - EXIT
         say "still running. Talk to it:"
         say "  curl --data-binary @$picture $demo_url/v1/classify"
-        say "  export KUBECONFIG=$demo_kubeconfig; kubectl get pods"
+        say "  export KUBECONFIG=$(cluster kubeconfig); kubectl get pods"
         say "end it: hack/demo --cluster --stop"
         return
     fi

@@ -226,7 +226,7 @@ suite_e2e() {
     WASMLET_E2E_CLUSTER=$e2e_cluster
     WASMLET_E2E_KUBECONFIG=$("$root/hack/cluster" kubeconfig --name "$e2e_cluster")
     WASMLET_E2E_REGISTRY=$("$root/hack/cluster" registry --name "$e2e_cluster")
-    WASMLET_E2E_KUBECTL=$("$root/hack/cluster" kubectl --print-path)
+    WASMLET_E2E_KUBECTL=$cache/kubernetes/$kubernetes_version/bin/kubectl
     export WASMLET_E2E_CLUSTER WASMLET_E2E_KUBECONFIG WASMLET_E2E_REGISTRY WASMLET_E2E_KUBECTL
     run_e2e
 }
