@@ -10,6 +10,10 @@ pub(crate) const CASES: &[Case] = &[
     Case::new("the_pull_policy_is_kept", pull_policy),
     Case::new("an_index_gives_the_manifest_for_the_node", index).ci(),
     Case::new("an_image_that_is_not_there_is_told", missing_image),
+    Case::new(
+        "an_image_for_the_wasm_platform_runs_but_on_containerd_2_3",
+        wasm_platform,
+    ),
     Case::new("artifacts_of_every_layer_type_run", artifacts).ci(),
     Case::new(
         "artifacts_that_look_like_images_are_not_pulled",
@@ -131,8 +135,8 @@ fn layer_types() -> [(&'static str, &'static str, Target); 3] {
 }
 
 /// With the config that the artifacts' own format has: containerd then unpacks nothing. 1.6 complains once of
-/// `mismatched image rootfs and manifest layers`, has the image nevertheless, and the kubelet's next try starts it.
-/// The config has no entrypoint, so the pod names one.
+/// `mismatched image rootfs and manifest layers`, has the image nevertheless, and the kubelet's next try starts it;
+/// 1.7 and 2 say nothing. The config has no entrypoint, so the pod names one.
 fn artifacts(ns: &Namespace) {
     let mut pods = Vec::new();
     for node in ns.cluster().nodes() {
@@ -154,6 +158,29 @@ fn artifacts(ns: &Namespace) {
     }
 }
 
+/// An image of files, the platform of which is WebAssembly: containerd 2.3 pulls it and unpacks nothing of it. A
+/// build for the node's platform runs everywhere.
+fn wasm_platform(ns: &Namespace) {
+    // A layer that was unpacked for another image would be there.
+    let layer = Layer::new()
+        .file("a.wasm", 0o644, bytes("hello", Target::Wasm))
+        .file("run", 0o644, ns.cluster().run_id());
+    let image = Image::new()
+        .platform(Platform::wasm())
+        .entrypoint(["/a.wasm"])
+        .layer(layer);
+    let image = ns.cluster().image("platform", [image]).by_tag();
+    for node in ns.cluster().nodes() {
+        let pod = on(node, &node.name).container(Container::new("hello", &image));
+        if node.containerd().starts_with("2.3.") {
+            let told = ns.start(pod).until_event("parent snapshot");
+            assert!(told.message.contains("does not exist"), "{told}");
+        } else {
+            assert_says_hello(ns, pod);
+        }
+    }
+}
+
 /// With an ordinary image's config every containerd (1.6 to 2.3) looks for files in the layer, or for what it did
 /// not unpack. `ctr images import --no-unpack` takes such an artifact in, a pull by the kubelet does not.
 fn artifacts_that_look_like_images(ns: &Namespace) {
@@ -168,7 +195,11 @@ fn artifacts_that_look_like_images(ns: &Namespace) {
     }
     for pod in pods {
         let told = pod.until_event("ailed to");
-        let known = ["no processor for media-type", "parent snapshot"];
+        let known = [
+            "no processor for media-type",
+            "mismatched image rootfs",
+            "parent snapshot",
+        ];
         assert!(
             known.iter().any(|text| told.message.contains(text)),
             "{told}"
