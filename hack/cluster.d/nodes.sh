@@ -64,7 +64,7 @@ prepare_node() {
     printf '127.0.0.1 localhost\n%s %s\n' "$address" "$node" >"$disk/etc/hosts"
     cat /etc/resolv.conf >"$disk/etc/resolv.conf"
     # A pod that ignores SIGTERM holds up a shutdown for so long.
-    printf '[Manager]\nDefaultTimeoutStopSec=10s\n' >"$disk/etc/systemd/system.conf.d/node.conf"
+    printf '[Manager]\nDefaultTimeoutStopSec=5s\n' >"$disk/etc/systemd/system.conf.d/node.conf"
 
     containerd_config "$version" >"$disk/etc/containerd/config.toml"
     cat >"$disk/etc/containerd/certs.d/$registry/hosts.toml" <<CONFIG

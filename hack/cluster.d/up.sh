@@ -28,7 +28,18 @@ restore_inotify() {
     rm -f "$cache/clusters/inotify"
 }
 
-run_setup() { "$root/hack/setup" "$@" 9>&- | { grep -v 'nothing to do' || true; }; }
+# run_setup COMPONENT…: what of them is not there. hack/setup would say the same, but only after other runs of it
+# have ended.
+run_setup() {
+    local component missing=()
+    for component in "$@"; do
+        case $component in
+            kubernetes:*) kubernetes_is_complete "${component#*:}" || missing+=("$component") ;;
+            containerd:*) [ -x "$(containerd_bin "${component#*:}")/containerd" ] || missing+=("$component") ;;
+        esac
+    done
+    [ ${#missing[@]} = 0 ] || "$root/hack/setup" "${missing[@]}" 9>&-
+}
 
 # What is in a kernel's modules on some machines and built in on others. They stay loaded.
 load_modules() {

@@ -105,6 +105,17 @@ kubernetes_is_built() {
         [ "$(cat "$cache/kubernetes/metrics/version" 2>/dev/null)" = "$metrics_version" ]
 }
 
+# With the packages too: a cache folder may have come from another machine.
+kubernetes_is_complete() {
+    local program
+    for program in openssl ip jq curl nsenter gcc mmdebstrap; do
+        command -v "$program" >/dev/null || return 1
+    done
+    kubernetes_is_built "$1" && [ -x "$cache/kubernetes/etcd/bin/etcd" ] &&
+        [ -x "$cache/kubernetes/registry/bin/docker-registry" ] &&
+        [ -e "$cache/kubernetes/images/$(images_key)/pause.tar" ] && [ -e "$cache/kubernetes/node/$(node_key)/etc/os-release" ]
+}
+
 # What is built from Go modules.
 setup_kubernetes_modules() {
     local version=$1 final=$cache/kubernetes/$1 program
