@@ -10,7 +10,7 @@ node_exec() {
     pid=$(living "$dir/nodes/$1/run") || die "the node $1 is off; start it with: hack/cluster node start $1 --name $name"
     shift
     # 9: the lock is not for what may outlive this script.
-    nsenter --target "$pid" --mount --uts --ipc --net --pid --cgroup --root --wd=/ -- \
+    nsenter --target "$pid" --mount --uts --ipc --net --pid --cgroup --root --wd -- \
         env -i PATH="$node_path" HOME=/root LANG=C.UTF-8 TERM="$TERM" "$@" 9>&-
 }
 
