@@ -73,6 +73,9 @@ command_up() {
 
     exclusively "cluster-$name"
     check_cgroups
+    mkdir -p "$cache/clusters"
+    [ "$(stat --file-system --format %T "$cache/clusters")" != overlayfs ] ||
+        die "the cache folder $cache is on an overlay, on which no node's disk can be; set WASMLET_CACHE_DIR to a folder on a volume"
     if exists; then
         load_cluster
         if [ -e "$dir/complete" ]; then
@@ -100,7 +103,6 @@ command_up() {
 # Takes a number and writes down what the cluster is to be.
 create_cluster() {
     local index number
-    mkdir -p "$cache/clusters"
     exec 8>"$cache/locks/clusters"
     flock 8
     index=$(free_index)
