@@ -38,7 +38,7 @@ run_setup() {
             containerd:*) [ -x "$(containerd_bin "${component#*:}")/containerd" ] || missing+=("$component") ;;
         esac
     done
-    [ ${#missing[@]} = 0 ] || "$root/hack/setup" "${missing[@]}" 9>&-
+    [ ${#missing[@]} = 0 ] || "$root/hack/setup" "${missing[@]}" 9>&- || exit 1
 }
 
 # What is in a kernel's modules on some machines and built in on others. They stay loaded.

@@ -172,10 +172,19 @@ setup_kubernetes_packages() {
     if [ ! -e "$cache/kubernetes/node/$key/etc/os-release" ]; then
         step "making the root file system of nodes (Debian 12 with systemd)" "$logs/setup-node.log" \
             make_node_root "$cache/kubernetes/node.new"
-        # Those of earlier keys stay: a cluster may be standing on one.
         publish "$cache/kubernetes/node.new" "$cache/kubernetes/node/$key"
+        remove_old_node_roots "$key"
         did "made a node's root file system in $cache/kubernetes/node/$key"
     fi
+}
+
+# Those of earlier keys, but for one on which a cluster is standing.
+remove_old_node_roots() {
+    local folder
+    for folder in "$cache"/kubernetes/node/*; do
+        [ "$(basename "$folder")" != "$1" ] || continue
+        grep -qxF "$folder" "$cache"/clusters/*/node-root 2>/dev/null || rm -rf --one-file-system "$folder"
+    done
 }
 
 # unpack_program RELEASE PACKAGE NAME: the package's programs into $cache/kubernetes/NAME/bin.
