@@ -118,7 +118,10 @@ suite_unit() {
     "$root/hack/setup" wasmedge
     use_cargo
     cd "$root"
-    cargo test --locked --no-fail-fast --workspace --exclude wasmlet-conformance --exclude wasmlet-repo-checks
+    cargo test --locked --no-fail-fast --workspace --exclude wasmlet-conformance --exclude wasmlet-repo-checks \
+        --exclude wasmlet-e2e
+    # Its tests are for a cluster; the harness has some of its own.
+    cargo test --locked --no-fail-fast --package wasmlet-e2e --lib
 }
 
 # With less optimisation than a release, in all suites: it is the same code, and takes half an hour less.

@@ -1,0 +1,61 @@
+//! Tests of wasmlet on a Kubernetes cluster: real kubelets, real containerds, the shim on each node.
+//!
+//! This library is the harness; the tests are in `tests/suite/`, one file per topic.
+//!
+//! ```text
+//! Env            what the surroundings say: kubeconfig, registry, which tests         env
+//! Cluster        API server, nodes, images in the registry                            cluster, images, registry
+//!  ├ Namespace   one test's, with a random name; its remains are told on failure      namespace, dump
+//!  │  ├ PodSpec, Container   how a pod is written down                                spec
+//!  │  ├ Pod      one pod: state, logs, exec, attach, ports, events                    pod, logs, streams
+//!  │  └ Kubectl  what a user types and sees                                           kubectl
+//!  └ NodeControl breaks nodes, where hack/cluster made them                           control
+//! ```
+//!
+//! Nothing here knows how nodes were made, apart from [`NodeControl`]. Set-up that fails ends the test by
+//! a panic that says what and where; what a test judges comes back as a value. Every wait has a deadline
+//! and tells the last state that it saw.
+
+#![forbid(unsafe_code)]
+
+mod client;
+mod cluster;
+mod control;
+mod dump;
+mod env;
+mod examples;
+mod http;
+mod images;
+mod kubectl;
+mod logs;
+mod manifest;
+mod metrics;
+mod namespace;
+mod objects;
+mod pod;
+mod push;
+mod registry;
+mod spec;
+mod status;
+mod streams;
+mod wait;
+
+pub use cluster::{Cluster, Node};
+pub use control::NodeControl;
+pub use env::{Env, EnvError};
+pub use examples::example_bytes;
+pub use http::{Answer, HttpError};
+pub use images::ImageRef;
+pub use kubectl::{Kubectl, Running, Said};
+pub use logs::Follow;
+pub use manifest::{parse_yaml, set_at};
+pub use metrics::{PodUsage, Usage};
+pub use namespace::Namespace;
+pub use pod::Pod;
+pub use push::PushError;
+pub use registry::Registry;
+pub use spec::{Container, PodSpec};
+pub use status::{Ended, Event, State};
+pub use streams::{Attached, Executed};
+pub use wait::{LONG, SHORT, eventually, wait_for};
+pub use wasmlet_test_guests::{Guests, Target};
