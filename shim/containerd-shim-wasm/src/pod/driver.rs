@@ -19,7 +19,7 @@ use super::process::Process;
 use super::queue::{Denied, Verb, Verdict, decide};
 use super::request::{Answer, CreateRequest, Operation};
 use super::state::State;
-use super::verbs::SIGKILL;
+use super::verbs::{NO_EXEC, SIGKILL};
 use super::{Context, Message, Seat, View, lock};
 use crate::cgroup::{Cgroup, OomWatch};
 use crate::error::{Error, Result};
@@ -219,9 +219,7 @@ impl Driver {
     fn decide(&self, operation: &Operation) -> Result<Verdict> {
         let (verb, exec) = operation.verb();
         if let (Verb::Exec, Backend::Wasm { .. }) = (verb, &self.backend) {
-            return Err(
-                self.not_for_wasm("there is no second process to start in a WebAssembly guest")
-            );
+            return Err(self.not_for_wasm(NO_EXEC));
         }
         if let (Verb::Checkpoint, Backend::Wasm { .. }) = (verb, &self.backend) {
             return Err(self.not_for_wasm("a WebAssembly guest cannot be written to disk"));

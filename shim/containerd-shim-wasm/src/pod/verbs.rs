@@ -22,6 +22,9 @@ use crate::stdio::{self, Held, Streams, Use};
 pub(super) const SIGKILL: u32 = 9;
 /// A killed init must be gone within this time; containerd waits 5 s for a clean-up.
 const KILL_TIMEOUT: Duration = Duration::from_secs(4);
+/// Why there is no exec, for the reader of a failed probe's event, and what to do instead.
+pub(super) const NO_EXEC: &str = "there is no second process to start in a WebAssembly guest; give probes and hooks \
+     httpGet, tcpSocket, grpc or sleep instead of exec, and use kubectl debug for a shell beside it";
 
 impl Driver {
     pub(super) async fn start(&mut self) -> Result<Answer> {
@@ -74,9 +77,7 @@ impl Driver {
 
     pub(super) async fn start_exec(&mut self, exec: String) -> Result<Answer> {
         let Backend::Linux { runc, .. } = &self.backend else {
-            return Err(
-                self.not_for_wasm("there is no second process to start in a WebAssembly guest")
-            );
+            return Err(self.not_for_wasm(NO_EXEC));
         };
         let Exec { spec, process } = self.execs.get(&exec).ok_or_else(|| self.unknown(&exec))?;
         let reaper = &self.context.reaper;
