@@ -21,6 +21,9 @@ use crate::wait::{SHORT, wait_for};
 /// The label of every namespace of the tests; its value is the run.
 pub(crate) const RUN_LABEL: &str = "wasmlet.dev/e2e";
 
+/// The label of nodes that have the shim, by which the RuntimeClasses choose them.
+const NODE_LABEL: &str = "wasmlet.dev/ready=true";
+
 /// The RuntimeClasses that must be there.
 const RUNTIME_CLASSES: [&str; 4] = ["wasm", "wasm-wasmtime", "wasm-wasmedge", "wasm-wasmer"];
 
@@ -102,7 +105,7 @@ impl Cluster {
         &self.env
     }
 
-    /// The nodes that were ready when the tests began.
+    /// The nodes with wasmlet that were ready when the tests began.
     pub fn nodes(&self) -> &[Node] {
         &self.nodes
     }
@@ -211,11 +214,12 @@ async fn client_for(env: &Env) -> Result<Client, Box<dyn std::error::Error>> {
 
 fn ready_nodes(client: &Client) -> Result<Vec<Node>, String> {
     let nodes: Api<NodeObject> = Api::all(client.clone());
-    let list = block_on(nodes.list(&ListParams::default())).map_err(|error| error.to_string())?;
+    let list = block_on(nodes.list(&ListParams::default().labels(NODE_LABEL)))
+        .map_err(|error| error.to_string())?;
     let mut ready: Vec<_> = list.items.into_iter().filter_map(ready_node).collect();
     ready.sort_by(|a, b| a.name.cmp(&b.name));
     if ready.is_empty() {
-        Err("no node is Ready".to_owned())
+        Err(format!("no node with the label {NODE_LABEL} is Ready"))
     } else {
         Ok(ready)
     }

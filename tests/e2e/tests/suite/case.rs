@@ -64,7 +64,6 @@ impl Case {
     }
 
     /// Labels of its namespace: Pod Security.
-    #[expect(dead_code, reason = "for the topic config")]
     pub(crate) const fn namespace_labels(
         mut self,
         labels: &'static [(&'static str, &'static str)],

@@ -15,14 +15,22 @@
 //! `CASES` of its own, a `mod` line and a line in `TOPICS`.
 
 mod case;
+mod config;
+mod images;
 mod inference;
+mod mixed;
 
 use std::process::ExitCode;
 
 use libtest_mimic::Arguments;
 
 /// In this order; cases that want to be alone come last.
-const TOPICS: &[(&str, &[case::Case])] = &[("inference", inference::CASES)];
+const TOPICS: &[(&str, &[case::Case])] = &[
+    ("inference", inference::CASES),
+    ("mixed", mixed::CASES),
+    ("config", config::CASES),
+    ("images", images::CASES),
+];
 
 /// Tests at a time: most of a test is waiting, and each has a pod or three.
 const THREADS: usize = 5;
