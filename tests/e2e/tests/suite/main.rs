@@ -16,9 +16,14 @@
 
 mod case;
 mod config;
+mod density;
+mod disruption;
+mod fleet;
 mod images;
 mod inference;
 mod mixed;
+mod nodes;
+mod resources;
 
 use std::process::ExitCode;
 
@@ -30,6 +35,9 @@ const TOPICS: &[(&str, &[case::Case])] = &[
     ("mixed", mixed::CASES),
     ("config", config::CASES),
     ("images", images::CASES),
+    ("resources", resources::CASES),
+    ("disruption", disruption::CASES),
+    ("density", density::CASES),
 ];
 
 /// Tests at a time: most of a test is waiting, and each has a pod or three.
