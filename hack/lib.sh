@@ -194,3 +194,9 @@ containerd_bin() { echo "$cache/containerd/$1/bin"; }
 containerd_versions=(1.6.20 1.7.24 2.1.9 2.3.7)
 # shellcheck disable=SC2034
 containerd_default_versions=(1.6.20 2.3.7)
+
+# The Kubernetes that hack/cluster builds when no other is asked for, and another minor version known to work.
+# shellcheck disable=SC2034
+kubernetes_version=1.36.3
+# shellcheck disable=SC2034
+kubernetes_versions=(1.36.3 1.34.4)

@@ -5,7 +5,7 @@
 
 # shellcheck disable=SC2034 # all three are used by hack/test
 # Cheapest first.
-suites=(fmt ledger deny clippy doc unit build guests model conformance cgroup-v2 demo bench-smoke)
+suites=(fmt ledger deny clippy doc unit build guests model conformance cgroup-v2 demo bench-smoke e2e)
 
 # shellcheck disable=SC2034
 declare -A suite_text=(
@@ -21,10 +21,11 @@ declare -A suite_text=(
     [conformance]="the shim through real containerd and raw ttrpc, and the same tests on runc"
     [cgroup-v2]="the shim on pure cgroup v2 with systemd as process 1, in an emulated machine"
     [demo]="hack/demo answers, and leaves nothing behind"
+    [e2e]="pods on a Kubernetes of two nodes, one on the oldest and one on the newest containerd"
     [bench-smoke]="every benchmark runs (a few rounds; no figure is judged)"
 )
 # shellcheck disable=SC2034
-declare -A suite_root=([conformance]=yes [cgroup-v2]=yes [demo]=yes [bench-smoke]=yes)
+declare -A suite_root=([conformance]=yes [cgroup-v2]=yes [demo]=yes [bench-smoke]=yes [e2e]=yes)
 
 note() { echo "$*" >"$logs/$(suite_name).note"; }
 # suite_bench_smoke → bench-smoke, for whichever suite is calling.
@@ -205,4 +206,46 @@ suite_bench_smoke() {
     for what in $("$root/hack/bench" --list | cut -d' ' -f1); do
         "$root/hack/bench" --quick --smoke "$what"
     done
+}
+
+suite_e2e() {
+    "$root/hack/setup" base guests kubernetes
+    "$root/hack/build" --quick
+    export WASMLET_E2E_INFERENCE_IMAGE=$target/examples/inference/image.tar
+    "$root/examples/inference/build" --image="$WASMLET_E2E_INFERENCE_IMAGE"
+    use_cargo
+    cd "$root"
+    # Before there is a cluster: compiling takes both processors.
+    cargo test --locked --package wasmlet-e2e --no-run
+    if [ -n "${WASMLET_E2E_KUBECONFIG:-}" ]; then
+        run_e2e
+        return
+    fi
+    e2e_cluster=e2e
+    trap end_e2e_cluster EXIT
+    "$root/hack/cluster" down --name "$e2e_cluster"
+    "$root/hack/cluster" up --name "$e2e_cluster"
+    "$root/hack/cluster" install-shim --name "$e2e_cluster"
+    WASMLET_E2E_CLUSTER=$e2e_cluster
+    WASMLET_E2E_KUBECONFIG=$("$root/hack/cluster" kubeconfig --name "$e2e_cluster")
+    WASMLET_E2E_REGISTRY=$("$root/hack/cluster" registry --name "$e2e_cluster")
+    WASMLET_E2E_KUBECTL=$cache/kubernetes/$kubernetes_version/bin/kubectl
+    export WASMLET_E2E_CLUSTER WASMLET_E2E_KUBECONFIG WASMLET_E2E_REGISTRY WASMLET_E2E_KUBECTL
+    run_e2e
+}
+
+run_e2e() {
+    # What a test would skip for lack of something is a failure where hack/cluster made the cluster.
+    cargo test --locked --package wasmlet-e2e -- ${WASMLET_E2E_FILTER:+"$WASMLET_E2E_FILTER"}
+    note "$(sed -n 's/^test result: ok\. \([0-9]* passed\).*/\1/p' "$logs/e2e.log" | tail -n 1)"
+}
+
+end_e2e_cluster() {
+    local status=$?
+    [ "$status" = 0 ] || "$root/hack/cluster" collect --name "$e2e_cluster" "$logs/e2e-cluster" || true
+    if [ "${WASMLET_E2E_KEEP:-}" = 1 ]; then
+        echo "kept: hack/cluster down --name $e2e_cluster removes it"
+        return
+    fi
+    "$root/hack/cluster" down --name "$e2e_cluster"
 }

@@ -195,6 +195,7 @@ impl Namespace {
                 .map(|time| time.0)
         });
         let told = list.into_iter().map(|event| Event {
+            about: event.involved_object.name.unwrap_or_default(),
             kind: event.type_.unwrap_or_default(),
             reason: event.reason.unwrap_or_default(),
             message: event.message.unwrap_or_default(),

@@ -79,6 +79,8 @@ impl fmt::Display for State {
 /// An event about an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
+    /// Name of what it is about.
+    pub about: String,
     /// `Normal` or `Warning`.
     pub kind: String,
     /// `Pulled`, `FailedCreatePodSandBox`.
@@ -93,8 +95,8 @@ impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} {} x{}: {}",
-            self.kind, self.reason, self.count, self.message
+            "{} {} {} x{}: {}",
+            self.about, self.kind, self.reason, self.count, self.message
         )
     }
 }
