@@ -102,7 +102,8 @@ end_step() {
         step_group=
     fi
     if [ -n "$step_heartbeat" ]; then
-        kill -TERM "$step_heartbeat" 2>/dev/null || true
+        # Not to be asked: who ignores SIGTERM hands that on to what it starts.
+        kill -KILL "$step_heartbeat" 2>/dev/null || true
         wait "$step_heartbeat" 2>/dev/null || true
         step_heartbeat=
     fi

@@ -1,15 +1,19 @@
-//! What the source of a mount is on this node.
+//! What a spec means on this node: the sources of its mounts, and the kind of cgroups.
 
 use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
+use libcgroups::common::{CgroupSetup, get_cgroup_setup};
 use nix::sys::statfs::statfs;
 
 /// Looks at the node on behalf of the spec rules.
 pub(crate) trait HostView {
     /// What a bind mount of this path would show; with submounts when it is recursive.
     fn source(&self, path: &Path, submounts: Submounts) -> io::Result<SourceKind>;
+
+    /// Whether controllers are on cgroup v1: on legacy and hybrid nodes.
+    fn has_cgroup_v1(&self) -> bool;
 }
 
 /// Whether a bind mount takes along what is mounted below its source.
@@ -71,6 +75,13 @@ impl HostView for Node {
         } else {
             SourceKind::File
         })
+    }
+
+    fn has_cgroup_v1(&self) -> bool {
+        matches!(
+            get_cgroup_setup(),
+            Ok(CgroupSetup::Legacy | CgroupSetup::Hybrid)
+        )
     }
 }
 

@@ -4,6 +4,7 @@
 //! system calls; the file systems that exist to talk to the kernel would only be ways into the
 //! engine process (`/proc/self/mem`), so a wasm container gets none of them.
 
+mod cgroup;
 mod host;
 mod mounts;
 
@@ -154,7 +155,7 @@ pub(crate) fn rewrite(
     spec.set_process(Some(process));
 
     let mut linux = linux;
-    rewrite_linux(&mut linux, wanted)?;
+    rewrite_linux(&mut linux, wanted, host)?;
     spec.set_linux(Some(linux));
 
     let kept = mounts::filter(
@@ -350,7 +351,11 @@ fn reduce_capabilities(process: &mut Process, kind: GuestKind) {
     process.set_capabilities(Some(sets));
 }
 
-fn rewrite_linux(linux: &mut Linux, wanted: &Wanted<'_>) -> Result<(), SpecError> {
+fn rewrite_linux(
+    linux: &mut Linux,
+    wanted: &Wanted<'_>,
+    host: &impl HostView,
+) -> Result<(), SpecError> {
     let own_mounts = linux
         .namespaces()
         .iter()
@@ -359,20 +364,8 @@ fn rewrite_linux(linux: &mut Linux, wanted: &Wanted<'_>) -> Result<(), SpecError
     if !own_mounts {
         return Err(SpecError::MountNamespace);
     }
-    // With an empty path libcgroups would take the cgroup this process is in for the container's,
-    // and kill everything in it at delete.
-    match linux.cgroups_path().as_deref() {
-        None => {
-            linux.set_cgroups_path(Some(PathBuf::from("/wasmlet").join(wanted.id)));
-        }
-        Some(path) if path == Path::new("") || path == Path::new("/") => {
-            return Err(SpecError::Invalid {
-                field: "linux.cgroupsPath".to_owned(),
-                detail: format!("{:?} is no cgroup of the container's own", path.display()),
-            });
-        }
-        Some(_) => {}
-    }
+    let cgroup = cgroup::path(linux.cgroups_path().as_deref(), wanted.id, host)?;
+    linux.set_cgroups_path(Some(cgroup));
     // There is no proc and no sys to mask, and nobody to use a device.
     linux.set_masked_paths(outside_kernel_trees(linux.masked_paths().as_ref()));
     linux.set_readonly_paths(outside_kernel_trees(linux.readonly_paths().as_ref()));

@@ -27,6 +27,10 @@ impl HostView for Fake {
             _ => Ok(SourceKind::Folder),
         }
     }
+
+    fn has_cgroup_v1(&self) -> bool {
+        true
+    }
 }
 
 fn minimal() -> serde_json::Value {
