@@ -315,9 +315,14 @@ fn stops_when_told(ns: &Namespace) {
 fn killed_after_its_grace(ns: &Namespace) {
     let text = r#"(module
         (import "wasi_snapshot_preview1" "sock_accept" (func $accept (param i32 i32 i32) (result i32)))
+        (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
         (memory (export "memory") 1)
+        (data (i32.const 16) "accepted\n")
         (func (export "_start")
           (loop $again (br_if $again (call $accept (i32.const 0) (i32.const 0) (i32.const 0))))
+          (i32.store (i32.const 0) (i32.const 16))
+          (i32.store (i32.const 4) (i32.const 9))
+          (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))
           (loop $for_ever (br $for_ever))))"#;
     let image = ns.cluster().wat("holds-its-client", text);
     let pod = PodSpec::wasm("pod")
@@ -326,10 +331,11 @@ fn killed_after_its_grace(ns: &Namespace) {
         .container(Container::shell(
             "client",
             &ns.cluster().busybox(),
-            "until nc -v 127.0.0.1 8080 </dev/zero; do sleep 0.2; done 2>&1",
+            // The fifo's writer keeps the connection open.
+            "mkfifo /tmp/f; sleep 3600 >/tmp/f & until nc 127.0.0.1 8080 </tmp/f; do sleep 0.2; done",
         ));
     let ended = end_of_deleted(ns, pod, |pod| {
-        pod.follow("client").until_line("open", LONG);
+        pod.follow("guest").until_line("accepted", LONG);
     });
     assert_eq!(
         (ended.code, ended.reason.as_str()),

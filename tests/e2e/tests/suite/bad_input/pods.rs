@@ -130,8 +130,11 @@ pub(super) const REFUSED: &[Bad] = &[
         "no-platform",
         "no match for platform in manifest",
         Try::Pod(|ns| {
-            let image = image("a.wasm", &module("hello")).platform(Platform::new("linux", "s390x"));
-            of_image(&ns.cluster().image("bad-platform", [image]).by_tag())
+            let other = |architecture| {
+                image("a.wasm", &module("hello")).platform(Platform::new("linux", architecture))
+            };
+            let index = [other("s390x"), other("ppc64le")];
+            of_image(&ns.cluster().image("bad-platform", index).by_tag())
         }),
     ),
     bad(
