@@ -99,14 +99,7 @@ fn codes_reasons_and_words(ns: &Namespace) {
 }
 
 fn oom_killed(ns: &Namespace) {
-    // Neither is stopped by the cap on linear memory: one says that it is larger than the container's limit,
-    // the other takes no linear memory.
-    let grow = Container::new("guest", &ns.cluster().guest("grow")).limits("32Mi", "250m");
-    let grow = |name: &str| {
-        PodSpec::wasm(name)
-            .annotation("wasmlet.dev/memory", "512Mi")
-            .container(grow.clone())
-    };
+    // Files in memory are what no cap on linear memory stops.
     let fill = Container::new("guest", &ns.cluster().guest("fill"))
         .args(["/scratch/file"])
         .limits("32Mi", "250m")
@@ -114,30 +107,30 @@ fn oom_killed(ns: &Namespace) {
     // A tmpfs is as large as the pod's limit; the second container keeps the first from filling it.
     let room =
         Container::shell("room", &ns.cluster().busybox(), "sleep 3600").limits("64Mi", "50m");
-    let fill = |name: &str| {
-        PodSpec::wasm(name)
-            .volume("scratch", json!({ "emptyDir": { "medium": "Memory" } }))
-            .container(fill.clone())
-            .container(room.clone())
-    };
-    // The kill and the end are told in two ways that race: once is not enough to see.
-    let pods = [
-        grow("grow-1"),
-        grow("grow-2"),
-        grow("grow-3"),
-        fill("fill-1"),
-        fill("fill-2"),
-        fill("fill-3"),
-    ]
-    .map(|pod| ns.start(pod));
-    for pod in &pods {
+    let scratch = json!({ "emptyDir": { "medium": "Memory" } });
+    let pods: Vec<_> = ns
+        .cluster()
+        .nodes()
+        .iter()
+        // The kill and the end are told in two ways that race: once is not enough to see.
+        .flat_map(|node| (1..=5).map(move |number| (node, format!("{}-{number}", node.name))))
+        .map(|(node, name)| {
+            let pod = PodSpec::wasm(&name)
+                .on_node(&node.name)
+                .volume("scratch", scratch.clone())
+                .container(fill.clone())
+                .container(room.clone());
+            (node, ns.start(pod))
+        })
+        .collect();
+    for (node, pod) in &pods {
         let ended = pod.until_container_ended("guest");
         assert_eq!(
             (ended.code, ended.reason.as_str()),
             (137, "OOMKilled"),
             "{} on {}: {ended:?}",
             pod.name(),
-            ns.cluster().node(&pod.node()).runtime
+            node.runtime
         );
     }
 }
@@ -150,6 +143,11 @@ fn memory_is_refused(ns: &Namespace) {
         (
             limit("annotation").annotation("wasmlet.dev/memory", "8Mi"),
             4..8,
+        ),
+        // An annotation takes nothing away from the limit.
+        (
+            limit("larger").annotation("wasmlet.dev/memory", "512Mi"),
+            32..64,
         ),
     ]
     .map(|(pod, range)| (ns.start(pod), range));
