@@ -20,8 +20,10 @@ mod config;
 mod exits;
 mod images;
 mod inference;
+mod jobs;
 mod lifecycle;
 mod mixed;
+mod probes;
 mod resize;
 mod table;
 
@@ -36,6 +38,8 @@ const TOPICS: &[(&str, &[case::Case])] = &[
     ("config", config::CASES),
     ("images", images::CASES),
     ("exits", exits::CASES),
+    ("jobs", jobs::CASES),
+    ("probes", probes::CASES),
     ("lifecycle", lifecycle::CASES),
     ("resize", resize::CASES),
     ("bad_input", bad_input::CASES),
