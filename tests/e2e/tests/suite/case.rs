@@ -15,6 +15,7 @@ pub(crate) struct Case {
     is_quick: bool,
     is_alone: bool,
     breaks_nodes: bool,
+    looks_into_nodes: bool,
     min_nodes: usize,
     labels: &'static [(&'static str, &'static str)],
     needs_inference: bool,
@@ -29,6 +30,7 @@ impl Case {
             is_quick: false,
             is_alone: false,
             breaks_nodes: false,
+            looks_into_nodes: false,
             min_nodes: 1,
             labels: &[],
             needs_inference: false,
@@ -42,17 +44,21 @@ impl Case {
     }
 
     /// After the others, while no other case runs: it loads a node, or measures one.
-    #[expect(dead_code, reason = "for the topics density and disruption")]
     pub(crate) const fn alone(mut self) -> Self {
         self.is_alone = true;
         self
     }
 
     /// Alone, and only where `WASMLET_E2E_CLUSTER` says that nodes may be broken.
-    #[expect(dead_code, reason = "for the topic disruption")]
     pub(crate) const fn breaks_nodes(mut self) -> Self {
         self.is_alone = true;
         self.breaks_nodes = true;
+        self
+    }
+
+    /// Only where `WASMLET_E2E_CLUSTER` lets the test run commands on nodes.
+    pub(crate) const fn looks_into_nodes(mut self) -> Self {
+        self.looks_into_nodes = true;
         self
     }
 
@@ -82,6 +88,9 @@ impl Case {
     fn obstacle(&self, cluster: &Cluster) -> Option<String> {
         if self.breaks_nodes && cluster.control().is_none() {
             return Some("WASMLET_E2E_CLUSTER is not set: it would break nodes".to_owned());
+        }
+        if self.looks_into_nodes && cluster.control().is_none() {
+            return Some("WASMLET_E2E_CLUSTER is not set: it looks into nodes".to_owned());
         }
         let count = cluster.nodes().len();
         if count < self.min_nodes {

@@ -164,7 +164,7 @@ fn wasm_platform(ns: &Namespace) {
     // A layer that was unpacked for another image would be there.
     let layer = Layer::new()
         .file("a.wasm", 0o644, bytes("hello", Target::Wasm))
-        .file("run", 0o644, ns.cluster().run_id());
+        .file("platform-of", 0o644, ns.cluster().run_id());
     let image = Image::new()
         .platform(Platform::wasm())
         .entrypoint(["/a.wasm"])

@@ -17,14 +17,19 @@
 mod bad_input;
 mod case;
 mod config;
+mod density;
+mod disruption;
 mod exits;
+mod fleet;
 mod images;
 mod inference;
 mod jobs;
 mod lifecycle;
 mod mixed;
+mod nodes;
 mod probes;
 mod resize;
+mod resources;
 mod table;
 
 use std::process::ExitCode;
@@ -43,6 +48,9 @@ const TOPICS: &[(&str, &[case::Case])] = &[
     ("lifecycle", lifecycle::CASES),
     ("resize", resize::CASES),
     ("bad_input", bad_input::CASES),
+    ("resources", resources::CASES),
+    ("disruption", disruption::CASES),
+    ("density", density::CASES),
 ];
 
 /// Tests at a time: most of a test is waiting, and each has a pod or three.
