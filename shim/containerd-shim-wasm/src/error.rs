@@ -75,6 +75,19 @@ pub enum Error {
         /// What is wrong with it.
         what: String,
     },
+    /// The container's memory limit leaves a guest nothing.
+    #[error(
+        "a memory limit of {limit} bytes leaves the guest none: engine {engine} itself takes {reserve}; raise the \
+         container's memory limit"
+    )]
+    LimitTooSmall {
+        /// The limit.
+        limit: u64,
+        /// Engine.
+        engine: String,
+        /// What it needs for itself.
+        reserve: u64,
+    },
     /// Runtime options.
     #[error(transparent)]
     Options(#[from] OptionsError),

@@ -28,6 +28,7 @@ pub fn code(error: &Error) -> Code {
         Error::Denied { .. } | Error::NoTerminal { .. } => Code::FAILED_PRECONDITION,
         Error::NotForWasm { .. } | Error::RestoreUnsupported => Code::UNIMPLEMENTED,
         Error::BadRequest { .. }
+        | Error::LimitTooSmall { .. }
         | Error::Options(_)
         | Error::Annotation(_)
         | Error::Spec(_)

@@ -553,11 +553,10 @@ impl MemoryRule {
         };
         let room = self.description.linear_memory(limit);
         if room == 0 {
-            return Err(Error::BadRequest {
-                what: format!(
-                    "a memory limit of {limit} bytes is too small: {} alone needs {}",
-                    self.description.engine, self.description.memory_reserve
-                ),
+            return Err(Error::LimitTooSmall {
+                limit,
+                engine: self.description.engine.clone(),
+                reserve: self.description.memory_reserve,
             });
         }
         Ok(Some(self.asked.map_or(room, |memory| memory.min(room))))

@@ -1,17 +1,13 @@
-//! Probes, hooks, signals and debug containers.
+//! Hooks, signals and debug containers.
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Pod as PodObject;
 use serde_json::{Value, json};
 use wasmlet_e2e::{Container, Ended, LONG, Namespace, Pod, PodSpec, SHORT, eventually};
 
 use crate::case::Case;
 
 pub(crate) const CASES: &[Case] = &[
-    Case::new("who_fails_its_liveness_probe_is_restarted", liveness).ci(),
-    Case::new("a_service_has_the_pods_that_are_ready", readiness).ci(),
-    Case::new("nothing_else_is_asked_before_a_pod_has_started", startup),
     Case::new("hooks_are_called_over_http", http_hooks).ci(),
     Case::new("a_stop_waits_for_the_hook", sleeping_hook),
     Case::new("an_exec_hook_says_that_there_is_none", exec_hooks),
@@ -27,164 +23,16 @@ pub(crate) const CASES: &[Case] = &[
 ];
 
 /// Where the pods' Linux neighbour listens.
-const PORT: u16 = 9000;
+pub(crate) const PORT: u16 = 9000;
 
 /// A sleeping guest.
 #[track_caller]
-fn sleeper(ns: &Namespace) -> Container {
+pub(crate) fn sleeper(ns: &Namespace) -> Container {
     Container::new("guest", &ns.cluster().guest("sleep"))
 }
 
-/// A neighbour that answers HTTP for the guest, while there is a file `/tmp/open`, and logs each request: a guest
-/// cannot be told to become well or ill.
-#[track_caller]
-fn neighbour(ns: &Namespace) -> Container {
-    let script = format!(
-        "mkdir -p /tmp/www/x && cd /tmp/www && touch ready started stopping; trap 'exit 0' TERM; while true; do \
-           if [ -e /tmp/open ]; then \
-             [ -n \"$server\" ] || {{ httpd -f -vv -p {PORT} -h /tmp/www 2>&1 & server=$!; }}; \
-           elif [ -n \"$server\" ]; then kill $server; server=; fi; \
-           sleep 0.2; \
-         done"
-    );
-    Container::shell("neighbour", &ns.cluster().busybox(), &script)
-}
-
-#[track_caller]
-fn open(pod: &Pod<'_>) {
-    pod.exec("neighbour", &["touch", "/tmp/open"]);
-}
-
-fn http(path: &str) -> Value {
+pub(crate) fn http(path: &str) -> Value {
     json!({ "path": path, "port": PORT })
-}
-
-/// A probe that has its answer within two seconds.
-fn probe(failures: u32) -> Value {
-    json!({ "httpGet": http("/ready"), "periodSeconds": 1, "failureThreshold": failures })
-}
-
-/// Whether the guest is started, and whether it is ready.
-fn stands(pod: &PodObject) -> (bool, bool) {
-    let statuses = pod
-        .status
-        .as_ref()
-        .and_then(|status| status.container_statuses.as_ref());
-    let guest = statuses.and_then(|all| all.iter().find(|status| status.name == "guest"));
-    guest.map_or((false, false), |guest| {
-        (guest.started == Some(true), guest.ready)
-    })
-}
-
-fn liveness(ns: &Namespace) {
-    let guest = sleeper(ns).set("/livenessProbe", probe(1));
-    let pod = ns.start(
-        PodSpec::wasm("pod")
-            .restart_policy("Always")
-            .container(guest),
-    );
-    let last = pod.until("restarted", LONG, |object| {
-        let status = object
-            .status
-            .as_ref()?
-            .container_statuses
-            .as_ref()?
-            .first()?;
-        let last = status.last_state.as_ref()?.terminated.as_ref()?;
-        (status.restart_count > 0).then(|| last.clone())
-    });
-    assert_eq!(last.exit_code, 143, "{last:?}");
-    let event = pod.until_event("Liveness probe failed");
-    assert!(event.message.contains("connection refused"), "{event}");
-    pod.until_event("failed liveness probe, will be restarted");
-}
-
-/// The addresses of a Service that are ready.
-fn endpoints(ns: &Namespace, service: &str) -> Vec<String> {
-    let selector = format!("kubernetes.io/service-name={service}");
-    let text = ns.kubectl().answer(&[
-        "get",
-        "endpointslices",
-        "--selector",
-        &selector,
-        "--output",
-        "json",
-    ]);
-    let list: Value = serde_json::from_str(&text).unwrap_or_default();
-    let slices = list["items"].as_array().into_iter().flatten();
-    let endpoints = slices.flat_map(|slice| slice["endpoints"].as_array().into_iter().flatten());
-    let ready = endpoints.filter(|endpoint| endpoint["conditions"]["ready"] == true);
-    ready
-        .filter_map(|endpoint| endpoint["addresses"][0].as_str().map(str::to_owned))
-        .collect()
-}
-
-#[track_caller]
-fn until_endpoints(ns: &Namespace, wanted: &[String]) {
-    eventually(&format!("the service has {wanted:?}"), LONG, || {
-        let now = endpoints(ns, "service");
-        if now == wanted {
-            Ok(())
-        } else {
-            Err(format!("{now:?}"))
-        }
-    });
-}
-
-fn readiness(ns: &Namespace) {
-    ns.service("service", "pod", 80, PORT);
-    let guest = sleeper(ns).set("/readinessProbe", probe(1));
-    let pod = ns.start(
-        PodSpec::wasm("pod")
-            .container(guest)
-            .container(neighbour(ns)),
-    );
-    pod.until_running("guest").until_running("neighbour");
-    pod.until_event("Readiness probe failed");
-    until_endpoints(ns, &[]);
-    open(&pod);
-    pod.until_ready();
-    until_endpoints(ns, &[pod.ip()]);
-    pod.exec("neighbour", &["rm", "/tmp/open"]);
-    until_endpoints(ns, &[]);
-    assert_eq!(pod.restarts("guest"), 0, "who is not ready is left alone");
-}
-
-fn startup(ns: &Namespace) {
-    let guest = sleeper(ns)
-        .set("/startupProbe", probe(120))
-        .set("/livenessProbe", probe(1));
-    let pod = ns.start(
-        PodSpec::wasm("pod")
-            .restart_policy("Always")
-            .container(guest)
-            .container(neighbour(ns)),
-    );
-    pod.until_running("neighbour");
-    let failed = pod.until_event("Startup probe failed");
-    assert_eq!(stands(&pod.get()), (false, false), "{failed}");
-    open(&pod);
-    pod.until("started", LONG, |object| {
-        (stands(object) == (true, true)).then_some(())
-    });
-    assert_eq!(pod.restarts("guest"), 0, "the liveness probe has waited");
-
-    let guest = sleeper(ns).set("/startupProbe", probe(2));
-    let pod = ns.start(
-        PodSpec::wasm("never")
-            .restart_policy("Always")
-            .container(guest),
-    );
-    pod.until("restarted", LONG, |object| {
-        let status = object
-            .status
-            .as_ref()?
-            .container_statuses
-            .as_ref()?
-            .first()?;
-        (status.restart_count > 0).then_some(())
-    });
-    pod.until_event("failed startup probe, will be restarted");
 }
 
 fn http_hooks(ns: &Namespace) {
@@ -315,9 +163,14 @@ fn stops_when_told(ns: &Namespace) {
 fn killed_after_its_grace(ns: &Namespace) {
     let text = r#"(module
         (import "wasi_snapshot_preview1" "sock_accept" (func $accept (param i32 i32 i32) (result i32)))
+        (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
         (memory (export "memory") 1)
+        (data (i32.const 16) "accepted\n")
         (func (export "_start")
           (loop $again (br_if $again (call $accept (i32.const 0) (i32.const 0) (i32.const 0))))
+          (i32.store (i32.const 0) (i32.const 16))
+          (i32.store (i32.const 4) (i32.const 9))
+          (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))
           (loop $for_ever (br $for_ever))))"#;
     let image = ns.cluster().wat("holds-its-client", text);
     let pod = PodSpec::wasm("pod")
@@ -326,10 +179,11 @@ fn killed_after_its_grace(ns: &Namespace) {
         .container(Container::shell(
             "client",
             &ns.cluster().busybox(),
-            "until nc -v 127.0.0.1 8080 </dev/zero; do sleep 0.2; done 2>&1",
+            // The fifo's writer keeps the connection open.
+            "mkfifo /tmp/f; sleep 3600 >/tmp/f & until nc 127.0.0.1 8080 </tmp/f; do sleep 0.2; done",
         ));
     let ended = end_of_deleted(ns, pod, |pod| {
-        pod.follow("client").until_line("open", LONG);
+        pod.follow("guest").until_line("accepted", LONG);
     });
     assert_eq!(
         (ended.code, ended.reason.as_str()),

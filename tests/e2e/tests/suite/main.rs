@@ -23,9 +23,11 @@ mod exits;
 mod fleet;
 mod images;
 mod inference;
+mod jobs;
 mod lifecycle;
 mod mixed;
 mod nodes;
+mod probes;
 mod resize;
 mod resources;
 mod table;
@@ -41,6 +43,8 @@ const TOPICS: &[(&str, &[case::Case])] = &[
     ("config", config::CASES),
     ("images", images::CASES),
     ("exits", exits::CASES),
+    ("jobs", jobs::CASES),
+    ("probes", probes::CASES),
     ("lifecycle", lifecycle::CASES),
     ("resize", resize::CASES),
     ("bad_input", bad_input::CASES),

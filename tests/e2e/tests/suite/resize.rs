@@ -10,10 +10,26 @@ pub(crate) const CASES: &[Case] = &[
     Case::new("a_running_guest_gets_more_and_less_cpu", more_and_less_cpu),
 ];
 
-/// Of a page of linear memory.
-const PAGE: usize = 64 << 10;
-
 const MIB: usize = 1 << 20;
+
+/// Asks for a MiB ten times a second, and says each time in a line whether it got one.
+const ASKS: &str = r#"(module
+  (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "poll_oneoff" (func $poll (param i32 i32 i32 i32) (result i32)))
+  (memory (export "memory") 1)
+  (data (i32.const 16) "got\nnot\n")
+  (func (export "_start")
+    ;; an iovec at 0, and a clock subscription (monotonic, relative, 100 ms) at 128
+    (i32.store (i32.const 4) (i32.const 4))
+    (i32.store (i32.const 144) (i32.const 1))
+    (i64.store (i32.const 152) (i64.const 100000000))
+    (loop $again
+      (i32.store (i32.const 0)
+        (i32.add (i32.const 16)
+          (i32.mul (i32.const 4) (i32.eq (memory.grow (i32.const 16)) (i32.const -1)))))
+      (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))
+      (drop (call $poll (i32.const 128) (i32.const 256) (i32.const 1) (i32.const 300)))
+      (br $again))))"#;
 
 /// A Linux pod on the same node that sees the node's cgroups.
 #[track_caller]
@@ -40,21 +56,11 @@ fn cgroup(observer: &Pod<'_>, pod: &Pod<'_>, names: &[&str]) -> String {
     let id = statuses.and_then(|all| all.first()?.container_id.clone());
     let id = id.expect("a running container has an id");
     let id = id.trim_start_matches("containerd://");
-    let named = names.map_or(|name| format!("-name {name}"), " -o ");
+    let named: Vec<_> = names.iter().map(|name| format!("-name {name}")).collect();
+    let named = named.join(" -o ");
     let script = format!("find /cgroup -path '*{id}*' \\( {named} \\) -exec cat {{}} +");
     let found = observer.exec("observer", &["sh", "-c", &script]);
     found.stdout.trim().to_owned()
-}
-
-trait Joined {
-    fn map_or(&self, word: impl Fn(&str) -> String, between: &str) -> String;
-}
-
-impl Joined for [&str] {
-    fn map_or(&self, word: impl Fn(&str) -> String, between: &str) -> String {
-        let words: Vec<_> = self.iter().map(|name| word(name)).collect();
-        words.join(between)
-    }
 }
 
 #[track_caller]
@@ -102,7 +108,7 @@ const MEMORY: &[&str] = &["memory.limit_in_bytes", "memory.max"];
 const CPU: &[&str] = &["cpu.cfs_quota_us", "cpu.max"];
 
 fn more_memory(ns: &Namespace) {
-    let guest = Container::new("guest", &ns.cluster().guest("grow_forever")).limits("24Mi", "200m");
+    let guest = Container::new("guest", &ns.cluster().wat("asks", ASKS)).limits("24Mi", "200m");
     let pod = ns.start(
         PodSpec::wasm("pod")
             .restart_policy("Always")
@@ -110,11 +116,10 @@ fn more_memory(ns: &Namespace) {
     );
     pod.until_running("guest");
     let observer = observer(ns, &pod.node());
-    // The guest writes a letter for each try: y when it got a page, n when it did not.
     let got_all = || {
         let log = pod.logs("guest");
-        let got = log.matches('y').count() * PAGE;
-        if log.ends_with("nnn") {
+        let got = log.lines().filter(|line| *line == "got").count() * MIB;
+        if log.ends_with("not\nnot\nnot\n") {
             Ok(got)
         } else {
             Err(format!("{got} bytes so far"))

@@ -119,6 +119,14 @@ pub(super) const REFUSED: &[Bad] = &[
         Try::Pod(|ns| guest(ns, "no_start")),
     ),
     bad(
+        "small-limit",
+        "a memory limit of … bytes leaves the guest none: engine … itself takes …; raise the container's memory limit",
+        Try::Pod(|ns| {
+            let image = ns.cluster().guest("hello");
+            of(Container::new("guest", &image).limits("2Mi", "250m"))
+        }),
+    ),
+    bad(
         "no-file",
         "there is no … in it, and it is no OCI artifact with a wasm layer",
         Try::Pod(|ns| {
@@ -130,8 +138,11 @@ pub(super) const REFUSED: &[Bad] = &[
         "no-platform",
         "no match for platform in manifest",
         Try::Pod(|ns| {
-            let image = image("a.wasm", &module("hello")).platform(Platform::new("linux", "s390x"));
-            of_image(&ns.cluster().image("bad-platform", [image]).by_tag())
+            let other = |architecture| {
+                image("a.wasm", &module("hello")).platform(Platform::new("linux", architecture))
+            };
+            let index = [other("s390x"), other("ppc64le")];
+            of_image(&ns.cluster().image("bad-platform", index).by_tag())
         }),
     ),
     bad(
@@ -141,7 +152,7 @@ pub(super) const REFUSED: &[Bad] = &[
     ),
     bad(
         "exec-probe",
-        "probe errored: … there is no second process to start in a WebAssembly guest; …",
+        "probe errored … there is no second process to start in a WebAssembly guest; …",
         Try::Pod(|ns| {
             let probe = serde_json::json!({ "exec": { "command": ["true"] }, "periodSeconds": 1 });
             guest(ns, "sleep").set("/spec/containers/0/readinessProbe", probe)
