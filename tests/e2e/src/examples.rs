@@ -9,10 +9,16 @@ use crate::namespace::Namespace;
 
 impl Namespace {
     /// Creates what a file below `examples/` says, with the image that this run pushed in its workloads'
-    /// first containers.
+    /// first containers, and with what `change` does to each document.
     #[track_caller]
-    pub fn create_example(&self, file: &str, image: &str) -> Vec<Value> {
+    pub fn create_example(
+        &self,
+        file: &str,
+        image: &str,
+        change: impl Fn(&mut Value),
+    ) -> Vec<Value> {
         let documents = example(file).into_iter().map(|mut document| {
+            change(&mut document);
             let containers = match document["kind"].as_str() {
                 Some("Pod") => "/spec/containers/0/image",
                 Some("Deployment" | "DaemonSet" | "StatefulSet" | "Job") => {

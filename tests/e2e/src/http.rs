@@ -78,6 +78,7 @@ pub(crate) struct Ask<'a> {
     pub(crate) method: Method,
     pub(crate) path: &'a str,
     pub(crate) content_type: Option<&'a str>,
+    pub(crate) accept: Option<&'a str>,
     pub(crate) body: Vec<u8>,
 }
 
@@ -91,8 +92,14 @@ impl<'a> Ask<'a> {
             method,
             path,
             content_type: None,
+            accept: None,
             body: Vec::new(),
         }
+    }
+
+    pub(crate) fn accept(mut self, media_types: &'a str) -> Self {
+        self.accept = Some(media_types);
+        self
     }
 
     pub(crate) fn body(mut self, content_type: &'a str, body: Vec<u8>) -> Self {
@@ -128,8 +135,10 @@ where
             .uri(ask.path)
             .header("host", host)
             .header("connection", "close");
-        if let Some(content_type) = ask.content_type {
-            request = request.header("content-type", content_type);
+        for (name, value) in [("content-type", ask.content_type), ("accept", ask.accept)] {
+            if let Some(value) = value {
+                request = request.header(name, value);
+            }
         }
         let request = request
             .body(Full::new(Bytes::from(ask.body)))

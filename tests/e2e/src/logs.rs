@@ -11,11 +11,23 @@ use crate::client::spawn;
 use crate::pod::Pod;
 use crate::wait::wait_for;
 
+/// Lines of a log in a message.
+const SHOWN_LINES: usize = 10;
+
 #[derive(Debug, Default)]
 struct Seen {
     lines: Vec<String>,
     /// How the stream ended.
     end: Option<Result<(), String>>,
+}
+
+impl Seen {
+    /// The end of it, for messages.
+    fn tail(&self) -> String {
+        let count = self.lines.len();
+        let last = &self.lines[count.saturating_sub(SHOWN_LINES)..];
+        format!("{count} lines, the last {last:?}, {:?}", self.end)
+    }
 }
 
 /// `logs -f`: stops reading when it is dropped.
@@ -83,7 +95,7 @@ impl Follow {
         let found = wait_for(within, || {
             let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
             let line = seen.lines.iter().find(|line| line.contains(text)).cloned();
-            line.ok_or_else(|| format!("{:?}, {:?}", seen.lines, seen.end))
+            line.ok_or_else(|| seen.tail())
         });
         match found {
             Ok(line) => line,

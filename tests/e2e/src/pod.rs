@@ -186,9 +186,14 @@ impl<'a> Pod<'a> {
         }
     }
 
-    /// Reads a container's log from its begin for as long as the value lives.
+    /// Waits until a container has been started, and reads its log from its begin for as long as the value
+    /// lives.
     #[track_caller]
     pub fn follow(&self, container: &str) -> Follow {
+        let what = format!("container {container} was started");
+        self.until(&what, LONG, |pod| {
+            (!matches!(state_of(pod, container), State::Waiting { .. })).then_some(())
+        });
         Follow::start(self, container)
     }
 

@@ -9,6 +9,12 @@ use serde_json::Value;
 use crate::http::{Answer, Ask, HttpError, ask_at};
 use crate::registry::Registry;
 
+/// The kinds of documents that a tag may stand for.
+const MANIFESTS: &str = "application/vnd.oci.image.manifest.v1+json, \
+                         application/vnd.oci.image.index.v1+json, \
+                         application/vnd.docker.distribution.manifest.v2+json, \
+                         application/vnd.docker.distribution.manifest.list.v2+json";
+
 /// Why an image is not in the registry.
 #[derive(Debug, thiserror::Error)]
 pub enum PushError {
@@ -144,7 +150,9 @@ impl Registry {
     /// Whether the tag is there.
     pub(crate) async fn has(&self, repository: &str, tag: &str) -> Result<bool, PushError> {
         let path = format!("/v2/{}/manifests/{tag}", self.repository(repository));
-        let answer = self.ask(Ask::new(Method::HEAD, &path)).await?;
+        // A registry hides what the client does not say it understands.
+        let ask = Ask::new(Method::HEAD, &path).accept(MANIFESTS);
+        let answer = self.ask(ask).await?;
         Ok(answer.status.is_success())
     }
 

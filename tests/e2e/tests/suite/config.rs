@@ -55,6 +55,18 @@ fn assert_has(lines: &[String], line: &str) {
     );
 }
 
+/// The guest was not let; which error it is told depends on the engine.
+#[track_caller]
+fn assert_refused(lines: &[String], what: &str) {
+    let start = format!("{what}: ");
+    let line = lines.iter().find_map(|line| line.strip_prefix(&start));
+    let known = ["EROFS", "EPERM", "EACCES"];
+    assert!(
+        line.is_some_and(|error| known.contains(&error)),
+        "{what} in {lines:?}"
+    );
+}
+
 fn environment(ns: &Namespace) {
     ns.config_map_of_text("settings", &[("colour", "green"), ("SIZE", "large")]);
     ns.secret("secrets", &[("password", "a=b c\"d")]);
@@ -111,12 +123,17 @@ fn environment(ns: &Namespace) {
 
 fn arguments_and_folder(ns: &Namespace) {
     let image = ns.cluster().guest("context");
+    ns.config_map_of_text("here", &[("here.txt", "found\n")]);
     let guest = Container::new("guest", &image)
         .command(["/guest.wasm", "first"])
         .args(["second $(NAME)", "", "drei"])
         .env("NAME", "value")
-        .set("/workingDir", "/data");
-    let (pod, ended) = ns.run_pod(PodSpec::wasm("command").container(guest));
+        .mount("here", "/work")
+        .set("/workingDir", "/work");
+    let pod = PodSpec::wasm("command")
+        .volume("here", json!({ "configMap": { "name": "here" } }))
+        .container(guest);
+    let (pod, ended) = ns.run_pod(pod);
     assert_completed(&pod, &ended);
     let lines: Vec<_> = pod.logs("guest").lines().map(str::to_owned).collect();
     for line in [
@@ -124,11 +141,10 @@ fn arguments_and_folder(ns: &Namespace) {
         "arg second value",
         "arg ",
         "arg drei",
-        "cwd /data",
+        "here found",
     ] {
         assert_has(&lines, line);
     }
-    // The command may as well be a Linux program's name in an image without one.
     let wrong = Container::new("guest", &image).command(["/not-there.wasm"]);
     let pod = ns.start(PodSpec::wasm("wrong").container(wrong));
     let ended = pod.until_ended();
@@ -203,17 +219,17 @@ fn mounts(ns: &Namespace) {
     );
     for line in [
         "read /config/a.txt: ok from a ConfigMap",
-        "write /config/a.txt: EROFS",
         "read /secret/key: ok from a Secret",
         "read /memory/m: ok in memory",
         "read /data/only-b.txt: ok b",
         "write /below/file: ok",
         "read /empty/one/two/file: ok below",
-        "write /read-only/x: EROFS",
         "read /read-only/one/two/file: ok below",
     ] {
         assert_has(&lines, line);
     }
+    assert_refused(&lines, "write /config/a.txt");
+    assert_refused(&lines, "write /read-only/x");
 }
 
 /// The kubelet replaces a link in the mounted folder; the guest that runs must see the new file.
@@ -310,10 +326,10 @@ fn host_path(ns: &Namespace) {
         ns,
         pod,
         guest,
-        &["stat", "/node/etc/os-release", "write", "/node/etc/x", "x"],
+        &["stat", "/node/etc/passwd", "write", "/node/etc/x", "x"],
     );
-    assert_has(&lines, "stat /node/etc/os-release: ok");
-    assert_has(&lines, "write /node/etc/x: EROFS");
+    assert_has(&lines, "stat /node/etc/passwd: ok");
+    assert_refused(&lines, "write /node/etc/x");
 }
 
 fn user_and_group(ns: &Namespace) {
@@ -336,7 +352,7 @@ fn user_and_group(ns: &Namespace) {
     let lines: Vec<_> = pod.logs("guest").lines().map(str::to_owned).collect();
     assert_has(&lines, "write /v/file: ok");
     // A folder of the image that belongs to root.
-    assert_has(&lines, "write /data/file: EACCES");
+    assert_refused(&lines, "write /data/file");
     pod.until_running("look");
     let listed = pod.exec("look", &["stat", "-c", "%u %g", "/v/file"]);
     // The folder's group is inherited.
@@ -354,7 +370,7 @@ fn read_only_root(ns: &Namespace) {
         guest,
         &["write", "/data/x", "x", "write", "/tmp/x", "x"],
     );
-    assert_has(&lines, "write /data/x: EROFS");
+    assert_refused(&lines, "write /data/x");
     assert_has(&lines, "write /tmp/x: ok");
 }
 

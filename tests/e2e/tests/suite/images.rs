@@ -1,6 +1,6 @@
 //! How an image comes to a node, and the forms it may have.
 
-use wasmlet_e2e::{Cluster, Container, Ended, Guests, ImageRef, Namespace, Node, PodSpec, Target};
+use wasmlet_e2e::{Cluster, Container, Guests, ImageRef, Namespace, Node, PodSpec, Target};
 use wasmlet_oci_image::{Artifact, Image, Layer, Platform, media_type};
 
 use crate::case::Case;
@@ -11,8 +11,13 @@ pub(crate) const CASES: &[Case] = &[
     Case::new("an_index_gives_the_manifest_for_the_node", index).ci(),
     Case::new("an_image_that_is_not_there_is_told", missing_image),
     Case::new(
-        "an_artifact_that_looks_like_an_image_runs",
-        artifacts_with_an_images_config,
+        "an_image_for_the_wasm_platform_runs_but_on_containerd_2_3",
+        wasm_platform,
+    ),
+    Case::new("artifacts_of_every_layer_type_run", artifacts).ci(),
+    Case::new(
+        "artifacts_that_look_like_images_are_not_pulled",
+        artifacts_that_look_like_images,
     ),
 ];
 
@@ -120,25 +125,84 @@ fn missing_image(ns: &Namespace) {
     pod.until_waiting("guest", "ImagePullBackOff");
 }
 
-/// Layer types in which tools publish modules, with the config of an ordinary image, so that every containerd
-/// finds a platform.
-fn artifacts_with_an_images_config(ns: &Namespace) {
-    let types = [
+/// Layer types in which tools publish modules.
+fn layer_types() -> [(&'static str, &'static str, Target); 3] {
+    [
         ("plain", media_type::WASM, Target::Wasm),
         ("component", media_type::WASM_COMPONENT, Target::Component),
         ("content", media_type::WASM_CONTENT, Target::Wasm),
-    ];
+    ]
+}
+
+/// With the config that the artifacts' own format has: containerd then unpacks nothing. 1.6 complains once of
+/// `mismatched image rootfs and manifest layers`, has the image nevertheless, and the kubelet's next try starts it;
+/// 1.7 and 2 say nothing. The config has no entrypoint, so the pod names one.
+fn artifacts(ns: &Namespace) {
+    let mut pods = Vec::new();
     for node in ns.cluster().nodes() {
-        for (name, kind, target) in types {
-            let artifact = Artifact::new(kind, bytes("hello", target))
-                .config_type(media_type::CONFIG)
-                .entrypoint(["/app.wasm"])
-                .platform(Platform::host());
+        for (name, kind, target) in layer_types() {
+            let artifact = Artifact::new(kind, bytes("hello", target));
             let image = ns.cluster().image(&format!("artifact-{name}"), [artifact]);
-            let container = Container::new("hello", &image.by_tag());
-            let pod = ns.start(on(node, &format!("{}-{name}", node.name)).container(container));
-            let ended: Ended = pod.until_ended();
-            assert_eq!(ended.code, 0, "{} on {}: {ended:?}", kind, node.runtime);
+            let container = Container::new("hello", &image.by_tag()).command(["/app.wasm"]);
+            pods.push(ns.start(on(node, &format!("{}-{name}", node.name)).container(container)));
         }
+    }
+    for pod in pods {
+        let ended = pod.until_ended();
+        assert_eq!(ended.code, 0, "{}: {ended:?}", pod.name());
+        assert!(
+            pod.logs("hello").contains("hello from the guest\n"),
+            "{}",
+            pod.name()
+        );
+    }
+}
+
+/// An image of files, the platform of which is WebAssembly: containerd 2.3 pulls it and unpacks nothing of it. A
+/// build for the node's platform runs everywhere.
+fn wasm_platform(ns: &Namespace) {
+    // A layer that was unpacked for another image would be there.
+    let layer = Layer::new()
+        .file("a.wasm", 0o644, bytes("hello", Target::Wasm))
+        .file("run", 0o644, ns.cluster().run_id());
+    let image = Image::new()
+        .platform(Platform::wasm())
+        .entrypoint(["/a.wasm"])
+        .layer(layer);
+    let image = ns.cluster().image("platform", [image]).by_tag();
+    for node in ns.cluster().nodes() {
+        let pod = on(node, &node.name).container(Container::new("hello", &image));
+        if node.containerd().starts_with("2.3.") {
+            let told = ns.start(pod).until_event("parent snapshot");
+            assert!(told.message.contains("does not exist"), "{told}");
+        } else {
+            assert_says_hello(ns, pod);
+        }
+    }
+}
+
+/// With an ordinary image's config every containerd (1.6 to 2.3) looks for files in the layer, or for what it did
+/// not unpack. `ctr images import --no-unpack` takes such an artifact in, a pull by the kubelet does not.
+fn artifacts_that_look_like_images(ns: &Namespace) {
+    let mut pods = Vec::new();
+    for node in ns.cluster().nodes() {
+        let artifact = Artifact::new(media_type::WASM, bytes("hello", Target::Wasm))
+            .config_type(media_type::CONFIG)
+            .entrypoint(["/app.wasm"]);
+        let image = ns.cluster().image("artifact-image-config", [artifact]);
+        let container = Container::new("hello", &image.by_tag());
+        pods.push(ns.start(on(node, &node.name).container(container)));
+    }
+    for pod in pods {
+        let told = pod.until_event("ailed to");
+        let known = [
+            "no processor for media-type",
+            "mismatched image rootfs",
+            "parent snapshot",
+        ];
+        assert!(
+            known.iter().any(|text| told.message.contains(text)),
+            "{told}"
+        );
     }
 }
