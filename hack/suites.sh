@@ -5,7 +5,7 @@
 
 # shellcheck disable=SC2034 # all three are used by hack/test
 # Cheapest first.
-suites=(fmt ledger deny clippy doc unit build guests model conformance cgroup-v2 demo bench-smoke e2e)
+suites=(fmt ledger deny clippy doc unit build guests model conformance cgroup-v2 demo bench-smoke cluster e2e)
 
 # shellcheck disable=SC2034
 declare -A suite_text=(
@@ -23,9 +23,10 @@ declare -A suite_text=(
     [demo]="hack/demo answers, and leaves nothing behind"
     [e2e]="pods on a Kubernetes of two nodes, one on the oldest and one on the newest containerd"
     [bench-smoke]="every benchmark runs (a few rounds; no figure is judged)"
+    [cluster]="hack/cluster makes a Kubernetes cluster that works, and leaves nothing behind"
 )
 # shellcheck disable=SC2034
-declare -A suite_root=([conformance]=yes [cgroup-v2]=yes [demo]=yes [bench-smoke]=yes [e2e]=yes)
+declare -A suite_root=([conformance]=yes [cgroup-v2]=yes [demo]=yes [bench-smoke]=yes [cluster]=yes [e2e]=yes)
 
 note() { echo "$*" >"$logs/$(suite_name).note"; }
 # suite_bench_smoke → bench-smoke, for whichever suite is calling.
@@ -206,6 +207,15 @@ suite_bench_smoke() {
     for what in $("$root/hack/bench" --list | cut -d' ' -f1); do
         "$root/hack/bench" --quick --smoke "$what"
     done
+}
+
+suite_cluster() {
+    local setup=(kubernetes) version versions
+    IFS=, read -ra versions <<<"$WASMLET_CONTAINERD_VERSIONS"
+    for version in "${versions[@]}"; do setup+=("containerd:$version"); done
+    "$root/hack/setup" "${setup[@]}"
+    "$root/hack/cluster.d/smoke.sh" | tee "$logs/cluster-smoke.log"
+    note "$(sed -n 's/.*: \([0-9]* checks; .*\)/\1/p' "$logs/cluster-smoke.log")"
 }
 
 suite_e2e() {

@@ -64,20 +64,24 @@ enter_cgroup() {
     done < <(cgroup_hierarchies)
 }
 
+# cgroup_processes FOLDER [one]: in all hierarchies, or only in the first, which is enough to find those that
+# nobody has moved, and quicker.
 cgroup_processes() {
     local type mount controllers
     while read -r type mount controllers; do
         : "$type" "$controllers"
         [ -d "$mount/$1" ] || continue
         { find "$mount/$1" -name cgroup.procs -exec cat {} + 2>/dev/null || true; }
+        [ "${2:-}" != one ] || break
     done < <(cgroup_hierarchies) | sort -un | { grep -vx 0 || true; }
 }
 
 # end_cgroup FOLDER: ends what is in it and removes it.
 end_cgroup() {
-    local type mount controllers pids deadline=$((SECONDS + 20))
+    local type mount controllers pids deadline=$((SECONDS + 60))
     while true; do
-        pids=$(cgroup_processes "$1")
+        pids=$(cgroup_processes "$1" one)
+        [ -n "$pids" ] || pids=$(cgroup_processes "$1")
         [ -n "$pids" ] || break
         # shellcheck disable=SC2086 # a list
         kill -KILL $pids 2>/dev/null || true

@@ -18,7 +18,7 @@ daemon() {
         enter_cgroup "$cgroup/control"
         renice -n 0 -p "$BASHPID" >/dev/null
         # shellcheck disable=SC2016 # for the inner shell
-        exec setsid env -i PATH="$PATH" HOME=/ sh -c 'echo $$ >"$0.pid" && exec "$@"' "$dir/run/$daemon" "$@"
+        exec setsid env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/ sh -c 'echo $$ >"$0.pid" && exec "$@"' "$dir/run/$daemon" "$@"
     ) </dev/null >>"$dir/logs/$daemon.log" 2>&1 9>&- &
     within 10 "start of $daemon" test -s "$dir/run/$daemon.pid"
     remember_process "$dir/run/$daemon" "$(cat "$dir/run/$daemon.pid")" || {

@@ -56,7 +56,8 @@ push() {
     repository=${repository#"$registry/"}
     [[ $2 == *:* && $tag != */* ]] || tag=latest repository=${2#"$registry/"}
     [[ $repository =~ ^[a-z0-9]+([._/-]+[a-z0-9]+)*$ ]] || die "\"$repository\" is no name for a repository: lower-case letters, digits and . _ - /"
-    layout=$(as_layout "$1")
+    # It has said why.
+    layout=$(as_layout "$1") || exit 1
     count=$(jq '.manifests | length' "$layout/index.json")
     [ "$count" -gt 0 ] || die "$1 has no image in it"
     if [ "$count" = 1 ]; then
@@ -74,6 +75,15 @@ push() {
     echo "$registry/$repository:$tag"
 }
 
+# Whether an OCI archive names its images. One of Docker's does, in its manifest.json.
+has_names() {
+    local index
+    index=$(tar --extract --to-stdout --file "$1" ./index.json 2>/dev/null || tar --extract --to-stdout --file "$1" index.json 2>/dev/null) ||
+        return 0
+    jq --exit-status 'any(.manifests[]; .annotations // {} |
+        has("io.containerd.image.name") or has("org.opencontainers.image.ref.name"))' <<<"$index" >/dev/null
+}
+
 # load ARCHIVE…: into every node.
 load() {
     local archive node
@@ -84,6 +94,8 @@ load() {
             archive=$scratch/archive.tar
         fi
         [ -r "$archive" ] || die "cannot read $archive"
+        has_names "$archive" ||
+            die "no image in $archive has a name (annotation io.containerd.image.name), so no pod could ask for it; \"hack/cluster push\" gives it one"
         for node in $(nodes); do
             if node_is_off "$node"; then
                 warn "$node is off and gets no image"

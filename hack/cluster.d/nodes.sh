@@ -10,7 +10,7 @@ node_exec() {
     pid=$(living "$dir/nodes/$1/run") || die "the node $1 is off; start it with: hack/cluster node start $1 --name $name"
     shift
     # 9: the lock is not for what may outlive this script.
-    nsenter --target "$pid" --mount --uts --ipc --net --pid --cgroup --root --wd=/ -- \
+    nsenter --target "$pid" --mount --uts --ipc --net --pid --cgroup --root --wd -- \
         env -i PATH="$node_path" HOME=/root LANG=C.UTF-8 TERM="$TERM" "$@" 9>&-
 }
 
@@ -64,7 +64,7 @@ prepare_node() {
     printf '127.0.0.1 localhost\n%s %s\n' "$address" "$node" >"$disk/etc/hosts"
     cat /etc/resolv.conf >"$disk/etc/resolv.conf"
     # A pod that ignores SIGTERM holds up a shutdown for so long.
-    printf '[Manager]\nDefaultTimeoutStopSec=10s\n' >"$disk/etc/systemd/system.conf.d/node.conf"
+    printf '[Manager]\nDefaultTimeoutStopSec=5s\n' >"$disk/etc/systemd/system.conf.d/node.conf"
 
     containerd_config "$version" >"$disk/etc/containerd/config.toml"
     cat >"$disk/etc/containerd/certs.d/$registry/hosts.toml" <<CONFIG

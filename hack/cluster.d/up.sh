@@ -28,7 +28,18 @@ restore_inotify() {
     rm -f "$cache/clusters/inotify"
 }
 
-run_setup() { "$root/hack/setup" "$@" 9>&- | { grep -v 'nothing to do' || true; }; }
+# run_setup COMPONENT…: what of them is not there. hack/setup would say the same, but only after other runs of it
+# have ended.
+run_setup() {
+    local component missing=()
+    for component in "$@"; do
+        case $component in
+            kubernetes:*) kubernetes_is_complete "${component#*:}" || missing+=("$component") ;;
+            containerd:*) [ -x "$(containerd_bin "${component#*:}")/containerd" ] || missing+=("$component") ;;
+        esac
+    done
+    [ ${#missing[@]} = 0 ] || "$root/hack/setup" "${missing[@]}" 9>&- || exit 1
+}
 
 # What is in a kernel's modules on some machines and built in on others. They stay loaded.
 load_modules() {
@@ -62,6 +73,9 @@ command_up() {
 
     exclusively "cluster-$name"
     check_cgroups
+    mkdir -p "$cache/clusters"
+    [ "$(stat --file-system --format %T "$cache/clusters")" != overlayfs ] ||
+        die "the cache folder $cache is on an overlay, on which no node's disk can be; set WASMLET_CACHE_DIR to a folder on a volume"
     if exists; then
         load_cluster
         if [ -e "$dir/complete" ]; then
@@ -89,7 +103,6 @@ command_up() {
 # Takes a number and writes down what the cluster is to be.
 create_cluster() {
     local index number
-    mkdir -p "$cache/clusters"
     exec 8>"$cache/locks/clusters"
     flock 8
     index=$(free_index)

@@ -105,6 +105,17 @@ kubernetes_is_built() {
         [ "$(cat "$cache/kubernetes/metrics/version" 2>/dev/null)" = "$metrics_version" ]
 }
 
+# With the packages too: a cache folder may have come from another machine.
+kubernetes_is_complete() {
+    local program
+    for program in openssl ip jq curl nsenter gcc mmdebstrap; do
+        command -v "$program" >/dev/null || return 1
+    done
+    kubernetes_is_built "$1" && [ -x "$cache/kubernetes/etcd/bin/etcd" ] &&
+        [ -x "$cache/kubernetes/registry/bin/docker-registry" ] &&
+        [ -e "$cache/kubernetes/images/$(images_key)/pause.tar" ] && [ -e "$cache/kubernetes/node/$(node_key)/etc/os-release" ]
+}
+
 # What is built from Go modules.
 setup_kubernetes_modules() {
     local version=$1 final=$cache/kubernetes/$1 program
@@ -161,10 +172,19 @@ setup_kubernetes_packages() {
     if [ ! -e "$cache/kubernetes/node/$key/etc/os-release" ]; then
         step "making the root file system of nodes (Debian 12 with systemd)" "$logs/setup-node.log" \
             make_node_root "$cache/kubernetes/node.new"
-        # Those of earlier keys stay: a cluster may be standing on one.
         publish "$cache/kubernetes/node.new" "$cache/kubernetes/node/$key"
+        remove_old_node_roots "$key"
         did "made a node's root file system in $cache/kubernetes/node/$key"
     fi
+}
+
+# Those of earlier keys, but for one on which a cluster is standing.
+remove_old_node_roots() {
+    local folder
+    for folder in "$cache"/kubernetes/node/*; do
+        [ "$(basename "$folder")" != "$1" ] || continue
+        grep -qxF "$folder" "$cache"/clusters/*/node-root 2>/dev/null || rm -rf --one-file-system "$folder"
+    done
 }
 
 # unpack_program RELEASE PACKAGE NAME: the package's programs into $cache/kubernetes/NAME/bin.

@@ -198,6 +198,11 @@ impl Publisher {
             tracing::error!(topic, "the outbox is closed, an event is lost");
         }
     }
+
+    /// Waits until everything put in so far was delivered, at most `limit`.
+    pub async fn flush(&self, limit: Duration) -> bool {
+        self.outbox.flush(limit).await
+    }
 }
 
 fn unix_address(address: &str) -> String {

@@ -9,6 +9,7 @@
 //!  │  ├ PodSpec, Container   how a pod is written down                                spec
 //!  │  ├ Pod      one pod: state, logs, exec, attach, ports, events                    pod, logs, streams
 //!  │  └ Kubectl  what a user types and sees                                           kubectl
+//!  ├ TemporaryClass  a RuntimeClass of a test's own                                classes
 //!  └ NodeControl breaks nodes, where hack/cluster made them                           control
 //! ```
 //!
@@ -18,6 +19,7 @@
 
 #![forbid(unsafe_code)]
 
+mod classes;
 mod client;
 mod cluster;
 mod control;
@@ -40,6 +42,7 @@ mod status;
 mod streams;
 mod wait;
 
+pub use classes::TemporaryClass;
 pub use cluster::{Cluster, Node};
 pub use control::NodeControl;
 pub use env::{Env, EnvError};

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use containerd_shim_protos::events::task as messages;
 use containerd_shim_protos::protobuf::Message as _;
@@ -26,6 +27,9 @@ use crate::error::{Error, Result};
 use crate::events::{Event, timestamp};
 use crate::reaper::Exit;
 use crate::stdio::{Owner, Streams};
+
+/// How long the answer about a container's end waits for the news of the kill that caused it: containerd may be away.
+const OOM_NEWS_LIMIT: Duration = Duration::from_secs(2);
 
 /// Drives a container from its creation to its deletion.
 pub(crate) async fn drive(
@@ -253,8 +257,16 @@ impl Driver {
             Ok(end) => end,
             Err(error) => return tracing::error!(id = self.id, %error, "a process was lost"),
         };
-        // The kill for memory before the end it caused.
+        // The kill for memory before the end it caused. CRI learns of the end from the answer to its Wait and
+        // of the kill from the event, two ways of which the first is the shorter: who is first decides
+        // whether users read OOMKilled or Error (containerd#8180), so the answer waits for the event.
         self.report_oom();
+        if self.oom_reported > 0 && !self.context.publisher.flush(OOM_NEWS_LIMIT).await {
+            tracing::warn!(
+                id = self.id,
+                "containerd learns of the end before the kill for memory"
+            );
+        }
         if exec.is_none()
             && let Backend::Linux {
                 runc,

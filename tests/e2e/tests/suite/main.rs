@@ -14,16 +14,21 @@
 //! A test's name is `<topic>::<case>`; arguments are those of any Rust test. A new topic is a file with a
 //! `CASES` of its own, a `mod` line and a line in `TOPICS`.
 
+mod bad_input;
 mod case;
 mod config;
 mod density;
 mod disruption;
+mod exits;
 mod fleet;
 mod images;
 mod inference;
+mod lifecycle;
 mod mixed;
 mod nodes;
+mod resize;
 mod resources;
+mod table;
 
 use std::process::ExitCode;
 
@@ -35,6 +40,10 @@ const TOPICS: &[(&str, &[case::Case])] = &[
     ("mixed", mixed::CASES),
     ("config", config::CASES),
     ("images", images::CASES),
+    ("exits", exits::CASES),
+    ("lifecycle", lifecycle::CASES),
+    ("resize", resize::CASES),
+    ("bad_input", bad_input::CASES),
     ("resources", resources::CASES),
     ("disruption", disruption::CASES),
     ("density", density::CASES),

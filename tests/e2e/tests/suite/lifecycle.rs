@@ -1,0 +1,380 @@
+//! Probes, hooks, signals and debug containers.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod as PodObject;
+use serde_json::{Value, json};
+use wasmlet_e2e::{Container, Ended, LONG, Namespace, Pod, PodSpec, SHORT, eventually};
+
+use crate::case::Case;
+
+pub(crate) const CASES: &[Case] = &[
+    Case::new("who_fails_its_liveness_probe_is_restarted", liveness).ci(),
+    Case::new("a_service_has_the_pods_that_are_ready", readiness).ci(),
+    Case::new("nothing_else_is_asked_before_a_pod_has_started", startup),
+    Case::new("hooks_are_called_over_http", http_hooks).ci(),
+    Case::new("a_stop_waits_for_the_hook", sleeping_hook),
+    Case::new("an_exec_hook_says_that_there_is_none", exec_hooks),
+    Case::new("a_guest_stops_when_told", stops_when_told).ci(),
+    Case::new(
+        "who_does_not_stop_in_time_is_killed",
+        killed_after_its_grace,
+    ),
+    Case::new(
+        "a_debug_container_sees_a_guest_from_outside",
+        debug_container,
+    ),
+];
+
+/// Where the pods' Linux neighbour listens.
+const PORT: u16 = 9000;
+
+/// A sleeping guest.
+#[track_caller]
+fn sleeper(ns: &Namespace) -> Container {
+    Container::new("guest", &ns.cluster().guest("sleep"))
+}
+
+/// A neighbour that answers HTTP for the guest, while there is a file `/tmp/open`, and logs each request: a guest
+/// cannot be told to become well or ill.
+#[track_caller]
+fn neighbour(ns: &Namespace) -> Container {
+    let script = format!(
+        "mkdir -p /tmp/www/x && cd /tmp/www && touch ready started stopping; trap 'exit 0' TERM; while true; do \
+           if [ -e /tmp/open ]; then \
+             [ -n \"$server\" ] || {{ httpd -f -vv -p {PORT} -h /tmp/www 2>&1 & server=$!; }}; \
+           elif [ -n \"$server\" ]; then kill $server; server=; fi; \
+           sleep 0.2; \
+         done"
+    );
+    Container::shell("neighbour", &ns.cluster().busybox(), &script)
+}
+
+#[track_caller]
+fn open(pod: &Pod<'_>) {
+    pod.exec("neighbour", &["touch", "/tmp/open"]);
+}
+
+fn http(path: &str) -> Value {
+    json!({ "path": path, "port": PORT })
+}
+
+/// A probe that has its answer within two seconds.
+fn probe(failures: u32) -> Value {
+    json!({ "httpGet": http("/ready"), "periodSeconds": 1, "failureThreshold": failures })
+}
+
+/// Whether the guest is started, and whether it is ready.
+fn stands(pod: &PodObject) -> (bool, bool) {
+    let statuses = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.container_statuses.as_ref());
+    let guest = statuses.and_then(|all| all.iter().find(|status| status.name == "guest"));
+    guest.map_or((false, false), |guest| {
+        (guest.started == Some(true), guest.ready)
+    })
+}
+
+fn liveness(ns: &Namespace) {
+    let guest = sleeper(ns).set("/livenessProbe", probe(1));
+    let pod = ns.start(
+        PodSpec::wasm("pod")
+            .restart_policy("Always")
+            .container(guest),
+    );
+    let last = pod.until("restarted", LONG, |object| {
+        let status = object
+            .status
+            .as_ref()?
+            .container_statuses
+            .as_ref()?
+            .first()?;
+        let last = status.last_state.as_ref()?.terminated.as_ref()?;
+        (status.restart_count > 0).then(|| last.clone())
+    });
+    assert_eq!(last.exit_code, 143, "{last:?}");
+    let event = pod.until_event("Liveness probe failed");
+    assert!(event.message.contains("connection refused"), "{event}");
+    pod.until_event("failed liveness probe, will be restarted");
+}
+
+/// The addresses of a Service that are ready.
+fn endpoints(ns: &Namespace, service: &str) -> Vec<String> {
+    let selector = format!("kubernetes.io/service-name={service}");
+    let text = ns.kubectl().answer(&[
+        "get",
+        "endpointslices",
+        "--selector",
+        &selector,
+        "--output",
+        "json",
+    ]);
+    let list: Value = serde_json::from_str(&text).unwrap_or_default();
+    let slices = list["items"].as_array().into_iter().flatten();
+    let endpoints = slices.flat_map(|slice| slice["endpoints"].as_array().into_iter().flatten());
+    let ready = endpoints.filter(|endpoint| endpoint["conditions"]["ready"] == true);
+    ready
+        .filter_map(|endpoint| endpoint["addresses"][0].as_str().map(str::to_owned))
+        .collect()
+}
+
+#[track_caller]
+fn until_endpoints(ns: &Namespace, wanted: &[String]) {
+    eventually(&format!("the service has {wanted:?}"), LONG, || {
+        let now = endpoints(ns, "service");
+        if now == wanted {
+            Ok(())
+        } else {
+            Err(format!("{now:?}"))
+        }
+    });
+}
+
+fn readiness(ns: &Namespace) {
+    ns.service("service", "pod", 80, PORT);
+    let guest = sleeper(ns).set("/readinessProbe", probe(1));
+    let pod = ns.start(
+        PodSpec::wasm("pod")
+            .container(guest)
+            .container(neighbour(ns)),
+    );
+    pod.until_running("guest").until_running("neighbour");
+    pod.until_event("Readiness probe failed");
+    until_endpoints(ns, &[]);
+    open(&pod);
+    pod.until_ready();
+    until_endpoints(ns, &[pod.ip()]);
+    pod.exec("neighbour", &["rm", "/tmp/open"]);
+    until_endpoints(ns, &[]);
+    assert_eq!(pod.restarts("guest"), 0, "who is not ready is left alone");
+}
+
+fn startup(ns: &Namespace) {
+    let guest = sleeper(ns)
+        .set("/startupProbe", probe(120))
+        .set("/livenessProbe", probe(1));
+    let pod = ns.start(
+        PodSpec::wasm("pod")
+            .restart_policy("Always")
+            .container(guest)
+            .container(neighbour(ns)),
+    );
+    pod.until_running("neighbour");
+    let failed = pod.until_event("Startup probe failed");
+    assert_eq!(stands(&pod.get()), (false, false), "{failed}");
+    open(&pod);
+    pod.until("started", LONG, |object| {
+        (stands(object) == (true, true)).then_some(())
+    });
+    assert_eq!(pod.restarts("guest"), 0, "the liveness probe has waited");
+
+    let guest = sleeper(ns).set("/startupProbe", probe(2));
+    let pod = ns.start(
+        PodSpec::wasm("never")
+            .restart_policy("Always")
+            .container(guest),
+    );
+    pod.until("restarted", LONG, |object| {
+        let status = object
+            .status
+            .as_ref()?
+            .container_statuses
+            .as_ref()?
+            .first()?;
+        (status.restart_count > 0).then_some(())
+    });
+    pod.until_event("failed startup probe, will be restarted");
+}
+
+fn http_hooks(ns: &Namespace) {
+    let hook = |path| json!({ "httpGet": http(path) });
+    let guest = sleeper(ns).set(
+        "/lifecycle",
+        json!({ "postStart": hook("/started"), "preStop": hook("/stopping") }),
+    );
+    // Hooks are called once: their server comes before the guest and goes after it.
+    let script = format!(
+        "mkdir /tmp/www && cd /tmp/www && touch started stopping && exec httpd -f -vv -p {PORT}"
+    );
+    let server = Container::shell("neighbour", &ns.cluster().busybox(), &script)
+        .set("/restartPolicy", "Always")
+        .set(
+            "/startupProbe",
+            json!({ "tcpSocket": { "port": PORT }, "periodSeconds": 1 }),
+        );
+    let pod = ns.start(PodSpec::wasm("pod").init(server).container(guest));
+    let log = pod.follow("neighbour");
+    pod.until_running("guest");
+    log.until_line("/started", SHORT);
+    let begun = log.lines().len();
+    pod.delete();
+    let lines = log.lines().split_off(begun);
+    assert!(
+        lines.iter().any(|line| line.contains("/stopping")),
+        "{lines:?}"
+    );
+    let failed: Vec<_> = pod
+        .events()
+        .into_iter()
+        .filter(|event| event.reason.contains("Hook"))
+        .collect();
+    assert!(failed.is_empty(), "{failed:?}");
+}
+
+fn sleeping_hook(ns: &Namespace) {
+    const PAUSE: Duration = Duration::from_secs(3);
+    let hook = json!({ "preStop": { "sleep": { "seconds": PAUSE.as_secs() } } });
+    let guest = Container::new("guest", &ns.cluster().guest("term")).set("/lifecycle", hook);
+    let pod = ns.start(
+        PodSpec::wasm("pod")
+            .set("/spec/terminationGracePeriodSeconds", 30)
+            .container(guest),
+    );
+    pod.until_running("guest");
+    let took = pod.delete();
+    assert!(
+        took >= PAUSE,
+        "the hook was not waited for: {} ms",
+        took.as_millis()
+    );
+}
+
+fn exec_hooks(ns: &Namespace) {
+    let exec = json!({ "exec": { "command": ["true"] } });
+    let with = |name: &str, hook: &str| {
+        let guest = sleeper(ns).set(&format!("/lifecycle/{hook}"), exec.clone());
+        ns.start(
+            PodSpec::wasm(name)
+                .restart_policy("Always")
+                .container(guest),
+        )
+    };
+    let (start, stop) = (with("start", "postStart"), with("stop", "preStop"));
+    let event = start.until_event("FailedPostStartHook");
+    assert!(event.message.contains("PostStartHook failed"), "{event}");
+    // The words are in the state, while the kubelet waits to try again.
+    let message = eventually("the state tells why", LONG, || {
+        let state = start.state("guest").to_string();
+        if state.contains("there is no second process to start") {
+            Ok(state)
+        } else {
+            Err(state)
+        }
+    });
+    assert!(message.contains("httpGet"), "{message}");
+
+    stop.until_running("guest");
+    stop.delete();
+    eventually("the hook's failure is an event", SHORT, || {
+        let events = ns.events(Some("stop"))?;
+        let told = events
+            .iter()
+            .any(|event| event.reason == "FailedPreStopHook");
+        told.then_some(()).ok_or_else(|| format!("{events:?}"))
+    });
+}
+
+/// What a deleted pod's guest ended with. A finalizer keeps the object until that was read.
+#[track_caller]
+fn end_of_deleted(ns: &Namespace, pod: PodSpec, act: impl FnOnce(&Pod<'_>)) -> Ended {
+    let pod = pod.set("/metadata/finalizers", json!(["wasmlet.dev/e2e"]));
+    let pod = ns.start(pod);
+    let name = pod.name().to_owned();
+    let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        pod.until_running("guest");
+        act(&pod);
+        ns.kubectl()
+            .answer(&["delete", "pod", &name, "--wait=false"]);
+        pod.until_container_ended("guest")
+    }));
+    // Whatever came of it: the namespace could not be removed with it.
+    ns.patch(
+        ("v1", "Pod", &name),
+        &json!({ "metadata": { "finalizers": null } }),
+    );
+    ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+fn stops_when_told(ns: &Namespace) {
+    // Long enough that a guest which waited for its end would make the test late.
+    let pod = PodSpec::wasm("pod")
+        .set("/spec/terminationGracePeriodSeconds", 600)
+        .container(Container::new("guest", &ns.cluster().guest("term")));
+    let ended = end_of_deleted(ns, pod, |pod| {
+        pod.follow("guest").until_line("tick 2", SHORT);
+    });
+    assert_eq!(
+        (ended.code, ended.reason.as_str()),
+        (143, "Error"),
+        "{ended:?}"
+    );
+}
+
+/// A module with a client gets four seconds for it, and this pod has but one.
+fn killed_after_its_grace(ns: &Namespace) {
+    let text = r#"(module
+        (import "wasi_snapshot_preview1" "sock_accept" (func $accept (param i32 i32 i32) (result i32)))
+        (memory (export "memory") 1)
+        (func (export "_start")
+          (loop $again (br_if $again (call $accept (i32.const 0) (i32.const 0) (i32.const 0))))
+          (loop $for_ever (br $for_ever))))"#;
+    let image = ns.cluster().wat("holds-its-client", text);
+    let pod = PodSpec::wasm("pod")
+        .set("/spec/terminationGracePeriodSeconds", 1)
+        .container(Container::new("guest", &image).limits("64Mi", "250m"))
+        .container(Container::shell(
+            "client",
+            &ns.cluster().busybox(),
+            "until nc -v 127.0.0.1 8080 </dev/zero; do sleep 0.2; done 2>&1",
+        ));
+    let ended = end_of_deleted(ns, pod, |pod| {
+        pod.follow("client").until_line("open", LONG);
+    });
+    assert_eq!(
+        (ended.code, ended.reason.as_str()),
+        (137, "Error"),
+        "{ended:?}"
+    );
+}
+
+fn debug_container(ns: &Namespace) {
+    let pod = ns.start(PodSpec::wasm("pod").container(sleeper(ns)));
+    pod.until_running("guest");
+    let image = format!("--image={}", ns.cluster().busybox());
+    let debug = |name: &str, more: &[&str]| {
+        let container = format!("--container={name}");
+        let head = ["debug", "pod", &image, &container, "--attach=false"];
+        let script = ["--", "sh", "-c", "ps -o pid,comm,args; sleep 3600"];
+        ns.kubectl().answer(&[&head, more, &script].concat());
+        pod.until_running(name);
+        pod.follow(name).until_line("sleep 3600", SHORT);
+        pod.logs(name)
+    };
+    let beside = debug("beside", &[]);
+    assert!(
+        !beside.contains("guest.wasm"),
+        "its processes are its own: {beside}"
+    );
+    let inside = debug("inside", &["--target=guest"]);
+    let is_first = |line: &str| line.split_whitespace().next() == Some("1");
+    let first = inside
+        .lines()
+        .find(|line| is_first(line))
+        .unwrap_or_default();
+    assert!(
+        first.contains("guest.wasm"),
+        "the target's first process is the guest: {inside}"
+    );
+    let asked = pod.exec("inside", &["cat", "/proc/1/environ"]);
+    assert_ne!(
+        asked.code, 0,
+        "a guest's memory is nobody's to read: {asked:?}"
+    );
+    assert_eq!(pod.restarts("guest"), 0);
+    let address = pod.exec("beside", &["ip", "-o", "-4", "addr", "show", "eth0"]);
+    assert!(
+        address.stdout.contains(&pod.ip()),
+        "the network is the pod's: {address:?}"
+    );
+}
