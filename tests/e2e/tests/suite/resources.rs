@@ -161,10 +161,8 @@ fn assert_limits(
 
 /// The processes of our runners in a cgroup.
 fn guests_of(processes: &[Process], cgroup: &str) -> Vec<u32> {
-    let in_it = |process: &&Process| {
-        process.cgroup.trim_start_matches('/') == cgroup
-            && process.program.starts_with("wasmlet-run-")
-    };
+    let in_it =
+        |process: &&Process| process.cgroup.trim_start_matches('/') == cgroup && process.is_guest();
     let mut pids: Vec<_> = processes
         .iter()
         .filter(in_it)
@@ -358,7 +356,7 @@ impl Taken {
                 .iter()
                 .filter(|process| !process.is_shim())
                 .filter(of_pod)
-                .partition(|process| process.program.starts_with("wasmlet-run-"));
+                .partition(|process| process.is_guest());
             let ([guest], [pause]) = (&guests[..], &rest[..]) else {
                 return Err(format!("guests {guests:?}, others {rest:?}"));
             };
