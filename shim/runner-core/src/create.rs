@@ -66,7 +66,7 @@ fn create<E: Engine>(engine: E) -> Result<(i32, Vec<String>), Error> {
         source,
     })?;
     prepare_descriptors()?;
-    let request = read_request()?;
+    let mut request = read_request()?;
     answer_panics();
     engine.check(&request).map_err(Error::Engine)?;
     let folders = Folders::new(&request.container)?;
@@ -97,6 +97,9 @@ fn create<E: Engine>(engine: E) -> Result<(i32, Vec<String>), Error> {
     })?;
     if wasm.own_users && !request.systemd_cgroup {
         return Err(Error::UserNamespace);
+    }
+    if request.systemd_cgroup {
+        request.systemd_cgroup = crate::scope::systemd_or_path(&mut wasm.spec);
     }
     let root = rootfs::check(&request.rootfs).map_err(|source| Error::Rootfs {
         path: request.rootfs.clone(),

@@ -25,6 +25,7 @@ mod names;
 pub mod preview1;
 mod report;
 mod rootfs;
+mod scope;
 mod spec;
 mod state;
 

@@ -28,7 +28,7 @@ impl TemporaryClass {
                 ..ObjectMeta::default()
             },
             handler: handler.to_owned(),
-            scheduling: (!selector.is_empty()).then(|| Scheduling {
+            scheduling: (!selector.is_empty()).then_some(Scheduling {
                 node_selector: Some(selector),
                 tolerations: None,
             }),

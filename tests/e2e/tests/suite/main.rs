@@ -26,6 +26,7 @@ mod inference;
 mod lifecycle;
 mod mixed;
 mod nodes;
+mod overhead;
 mod resize;
 mod resources;
 mod table;
