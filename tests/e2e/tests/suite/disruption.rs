@@ -111,9 +111,7 @@ fn killed_guest(ns: &Namespace) {
     let before = fleet.seen();
     let victim = fleet.victim().name().to_owned();
     let (own, shim) = processes_of(ns, &node, &fleet);
-    let guest = own
-        .iter()
-        .find(|process| process.program.starts_with("wasmlet-run-"));
+    let guest = own.iter().find(|process| process.is_guest());
     let guest = guest.unwrap_or_else(|| panic!("no guest: {own:?}"));
     node.sh(&format!("kill -9 {}", guest.pid));
     let after = fleet.until("the container runs again", |name, seen| {

@@ -27,6 +27,7 @@ mod jobs;
 mod lifecycle;
 mod mixed;
 mod nodes;
+mod overhead;
 mod probes;
 mod resize;
 mod resources;

@@ -1,10 +1,11 @@
 //! What a pod may take, what it takes, and what the kubelet knows of it.
 
 use serde_json::{Value, json};
-use wasmlet_e2e::{Container, LONG, Namespace, Pod, PodSpec, SHORT, eventually, wait_for};
+use wasmlet_e2e::{Container, LONG, Namespace, Pod, eventually, wait_for};
 
 use crate::case::Case;
 use crate::nodes::{Cgroups, Figures, OnNode, Process, pod_processes};
+use crate::overhead::{self, pod_on};
 
 pub(crate) const CASES: &[Case] = &[
     Case::new("each_class_of_pods_is_in_its_cgroups", classes)
@@ -20,81 +21,19 @@ pub(crate) const CASES: &[Case] = &[
         measured_processor_time,
     )
     .looks_into_nodes(),
-    Case::new("a_pods_overhead_is_as_its_class_says", overhead)
-        .looks_into_nodes()
-        .alone()
-        .ci(),
+    Case::new(
+        "a_pods_overhead_is_as_its_class_says",
+        overhead::is_as_promised,
+    )
+    .looks_into_nodes()
+    .alone()
+    .ci(),
 ];
-
-/// Pods that are looked at in these.
-const CLASS: &str = "wasm";
-
-/// Pods on a node of which the overhead is measured: few.
-const PODS: usize = 8;
-
-/// Bytes and thousandths of a processor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Amount {
-    memory: u64,
-    millicpu: u64,
-}
-
-impl Amount {
-    #[track_caller]
-    fn of(amounts: &Value) -> Self {
-        let text = |key: &str| {
-            amounts[key]
-                .as_str()
-                .unwrap_or_else(|| panic!("no {key} in {amounts}"))
-        };
-        Self {
-            memory: bytes(text("memory")),
-            millicpu: millis(text("cpu")),
-        }
-    }
-}
-
-#[track_caller]
-fn bytes(text: &str) -> u64 {
-    let digits = text.trim_end_matches(char::is_alphabetic);
-    let factor = match &text[digits.len()..] {
-        "" => 1,
-        "Ki" => 1 << 10,
-        "Mi" => 1 << 20,
-        "Gi" => 1 << 30,
-        _ => panic!("{text:?} is no amount that the tests know"),
-    };
-    digits.parse::<u64>().expect("a number") * factor
-}
-
-#[track_caller]
-fn millis(text: &str) -> u64 {
-    match text.strip_suffix('m') {
-        Some(millis) => millis.parse().expect("a number"),
-        None => text.parse::<u64>().expect("a number") * 1000,
-    }
-}
-
-/// What the RuntimeClass says that a pod takes beside its containers.
-#[track_caller]
-fn promised_overhead(ns: &Namespace) -> Amount {
-    let path = format!("/apis/node.k8s.io/v1/runtimeclasses/{CLASS}");
-    let class = ns.cluster().get_raw(&path);
-    let class = class.unwrap_or_else(|error| panic!("{error}"));
-    Amount::of(&class["overhead"]["podFixed"])
-}
-
-fn pod_on(node: &OnNode, name: &str, container: Container) -> PodSpec {
-    PodSpec::new(name)
-        .runtime_class(CLASS)
-        .on_node(node.name())
-        .container(container)
-}
 
 fn classes(ns: &Namespace) {
     let node = OnNode::first(ns);
     let cgroups = Cgroups::of(ns, &node);
-    let extra = promised_overhead(ns);
+    let extra = overhead::promised(ns);
     let guest = Container::new("guest", &ns.cluster().guest("sleep"));
     let requests = json!({ "memory": "32Mi", "cpu": "50m" });
     let burstable = guest
@@ -109,8 +48,7 @@ fn classes(ns: &Namespace) {
     .map(|pod| ns.start(pod));
 
     let limited = Some(48 << 20);
-    // Microseconds in a tenth of a second: 100 for each thousandth of a processor.
-    let quota = |millicpu: u64| Some(millicpu * 100);
+    let quota = |millicpu: u64| Some(cgroups.quota(millicpu));
     let all = |limit: Option<u64>| limit.map(|bytes| bytes + extra.memory);
     // What the container and the pod are to have: memory, quota, and what their weights are made from.
     let expected = [
@@ -161,10 +99,8 @@ fn assert_limits(
 
 /// The processes of our runners in a cgroup.
 fn guests_of(processes: &[Process], cgroup: &str) -> Vec<u32> {
-    let in_it = |process: &&Process| {
-        process.cgroup.trim_start_matches('/') == cgroup
-            && process.program.starts_with("wasmlet-run-")
-    };
+    let in_it =
+        |process: &&Process| process.cgroup.trim_start_matches('/') == cgroup && process.is_guest();
     let mut pids: Vec<_> = processes
         .iter()
         .filter(in_it)
@@ -299,98 +235,5 @@ fn measured_processor_time(ns: &Namespace) {
             right,
             "{path}: at {time} the kubelet saw {seen} ns, the cgroup {before} before and {after} after"
         );
-    }
-}
-
-fn overhead(ns: &Namespace) {
-    let node = OnNode::first(ns);
-    let cgroups = Cgroups::of(ns, &node);
-    let promised = promised_overhead(ns);
-    let guest = Container::new("guest", &ns.cluster().guest("sleep")).limits("48Mi", "100m");
-    let pod = ns.start(pod_on(&node, "idle", guest));
-    pod.until_running("guest");
-    let spec = pod.get().spec.and_then(|spec| spec.overhead);
-    let spec = serde_json::to_value(spec.expect("the class has one")).expect("JSON");
-    assert_eq!(Amount::of(&spec), promised);
-    let whole = cgroups.figures(&cgroups.pod(&pod));
-    assert_eq!(whole.memory_limit(), Some((48 << 20) + promised.memory));
-
-    let first = Taken::by(&node, &cgroups, &pod);
-    println!("    the first pod on a node ({}): {first}", cgroups.label());
-
-    // The programs' text is in memory once: a pod's part of it is the smaller the more there are, and the class
-    // tells what is to be counted for one pod more.
-    let guest = Container::new("guest", &ns.cluster().guest("sleep"));
-    let others: Vec<_> = (1..PODS)
-        .map(|index| ns.start(pod_on(&node, &format!("idle-{index}"), guest.clone())))
-        .collect();
-    for other in &others {
-        other.until_running("guest");
-    }
-    let last = Taken::by(&node, &cgroups, &pod);
-    println!(
-        "    one of {PODS} pods: {last}; promised {} kB",
-        promised.memory / 1024
-    );
-    assert!(
-        last.beside_kb() * 1024 <= promised.memory,
-        "more than the class says: {last}"
-    );
-}
-
-/// Memory of one pod's processes, in kilobytes.
-struct Taken {
-    shim: u64,
-    shim_anonymous: u64,
-    pause: u64,
-    guest: u64,
-}
-
-impl Taken {
-    #[track_caller]
-    fn by(node: &OnNode, cgroups: &Cgroups<'_>, pod: &Pod<'_>) -> Self {
-        let path = cgroups.pod(pod);
-        // A runner that has made the container may be about to end.
-        eventually("a pod of a guest and its sandbox", SHORT, || {
-            let all = pod_processes(node);
-            let of_pod = |process: &&Process| process.cgroup.contains(&path);
-            let (guests, rest): (Vec<_>, Vec<_>) = all
-                .iter()
-                .filter(|process| !process.is_shim())
-                .filter(of_pod)
-                .partition(|process| process.program.starts_with("wasmlet-run-"));
-            let ([guest], [pause]) = (&guests[..], &rest[..]) else {
-                return Err(format!("guests {guests:?}, others {rest:?}"));
-            };
-            let shim = all.iter().find(|process| process.pid == pause.parent);
-            let shim = shim
-                .filter(|process| process.is_shim())
-                .ok_or_else(|| format!("the sandbox {pause:?} is no child of a shim"))?;
-            Ok(Self {
-                shim: shim.pss_kb,
-                shim_anonymous: shim.anonymous_kb,
-                pause: pause.pss_kb,
-                guest: guest.pss_kb,
-            })
-        })
-    }
-
-    /// What is not the container's.
-    fn beside_kb(&self) -> u64 {
-        self.shim + self.pause
-    }
-}
-
-impl std::fmt::Display for Taken {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "{} kB, of which shim {} kB ({} kB anonymous) and pause {} kB; the guest's own process {} kB",
-            self.beside_kb(),
-            self.shim,
-            self.shim_anonymous,
-            self.pause,
-            self.guest
-        )
     }
 }

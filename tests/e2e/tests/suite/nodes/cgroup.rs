@@ -90,6 +90,17 @@ impl<'a> Cgroups<'a> {
         Figures::parse(&self.node.sh(&format!("p='{path}'\n{script}")))
     }
 
+    /// Microseconds of each tenth of a second that so many thousandths of a processor are. systemd knows whole
+    /// hundredths, and the kubelet rounds up for it.
+    pub(crate) fn quota(&self, millicpu: u64) -> u64 {
+        let exact = millicpu * 100;
+        if self.systemd {
+            exact.next_multiple_of(1000)
+        } else {
+            exact
+        }
+    }
+
     /// The weight that `cpu.shares` of version 1, or `cpu.weight` of version 2, has for so many thousandths of a
     /// processor. For version 2 there are two conversions in use.
     pub(crate) fn weights(&self, millicpu: u64) -> Vec<u64> {

@@ -44,8 +44,9 @@ fn traces(node: &OnNode) -> Result<BTreeSet<String>, String> {
 const SCRIPT: &str = r#"
 for p in /proc/[0-9]*; do
     program=$(readlink $p/exe 2>/dev/null) || continue
-    case ${program##*/} in
-        containerd-shim* | wasmlet-*) echo "process ${p#/proc/} $(tr '\0' ' ' <$p/cmdline 2>/dev/null)" ;;
+    case ${program##*/},$(cat $p/cgroup 2>/dev/null) in
+        # WasmEdge's programs are run by the loader that comes with them.
+        containerd-shim*,* | wasmlet-*,* | ld-linux*,* | *,*kubepods*) echo "process ${p#/proc/} $(tr '\0' ' ' <$p/cmdline 2>/dev/null)" ;;
     esac
 done
 awk '$2 ~ "^(/var)?/run/(containerd|wasmlet|netns)/" || $2 ~ "^/var/lib/kubelet/pods/" { print "mount", $2 }' /proc/mounts

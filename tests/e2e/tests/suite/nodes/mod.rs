@@ -99,12 +99,10 @@ const MEMORY: &str = r#"
 cd /sys/fs/cgroup
 if [ -e memory/memory.usage_in_bytes ]; then
     awk 'NR == FNR { used = $1; next } $1 == "total_inactive_file" || $1 == "total_active_file" { used -= $2 }
-        END { printf "%d
-", used / 1024 }' memory/memory.usage_in_bytes memory/memory.stat
+        END { print int(used / 1024) }' memory/memory.usage_in_bytes memory/memory.stat
 elif [ -e memory.current ]; then
     awk 'NR == FNR { used = $1; next } $1 == "inactive_file" || $1 == "active_file" { used -= $2 }
-        END { printf "%d
-", used / 1024 }' memory.current memory.stat
+        END { print int(used / 1024) }' memory.current memory.stat
 else
     awk '$1 == "MemTotal:" { total = $2 } $1 == "MemAvailable:" { free = $2 } END { print total - free }' /proc/meminfo
 fi

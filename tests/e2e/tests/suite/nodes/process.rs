@@ -20,6 +20,11 @@ pub(crate) struct Process {
 }
 
 impl Process {
+    /// Whether it runs a guest of WebAssembly. WasmEdge's program is run by the loader that comes with it.
+    pub(crate) fn is_guest(&self) -> bool {
+        self.program.starts_with("wasmlet-run-") || self.program.starts_with("ld-linux")
+    }
+
     /// Whether it is a shim, of whatever runtime.
     pub(crate) fn is_shim(&self) -> bool {
         self.program.starts_with("containerd-shim")
