@@ -240,12 +240,13 @@ suite_e2e() {
     WASMLET_E2E_KUBECONFIG=$("$root/hack/cluster" kubeconfig --name "$e2e_cluster")
     WASMLET_E2E_REGISTRY=$("$root/hack/cluster" registry --name "$e2e_cluster")
     WASMLET_E2E_KUBECTL=$cache/kubernetes/$kubernetes_version/bin/kubectl
+    # What a case would leave out for lack of something is a failure: this cluster has all.
+    export WASMLET_REQUIRE=1
     export WASMLET_E2E_CLUSTER WASMLET_E2E_KUBECONFIG WASMLET_E2E_REGISTRY WASMLET_E2E_KUBECTL
     run_e2e
 }
 
 run_e2e() {
-    # What a test would skip for lack of something is a failure where hack/cluster made the cluster.
     cargo test --locked --package wasmlet-e2e -- ${WASMLET_E2E_FILTER:+"$WASMLET_E2E_FILTER"}
     note "$(sed -n 's/^test result: ok\. \([0-9]* passed\).*/\1/p' "$logs/e2e.log" | tail -n 1)"
 }
