@@ -36,8 +36,12 @@ fn survive_restart_of(ns: &Namespace, unit: &str) {
     let leftovers = Leftovers::before(&node);
     let fleet = Fleet::start(ns, &node);
     let before = fleet.seen();
+    let before_it = places(&node);
     let moment = node.clock();
-    node.sh(&format!("systemctl restart {unit}"));
+    // As the upgrade of a package does it.
+    node.sh(&format!(
+        "systemctl daemon-reload && systemctl restart {unit}"
+    ));
     node.until_ready_since(ns, &moment);
     // What comes after a pod that was started since is what the kubelet and containerd know of today.
     let hello = Container::new("hello", &ns.cluster().guest("hello"));
@@ -45,10 +49,25 @@ fn survive_restart_of(ns: &Namespace, unit: &str) {
     let (after, ended) = ns.run_pod(after.container(hello));
     assert_eq!(ended.code, 0, "{ended:?}");
     fleet.assert_untouched(&before, |_| true);
+    let now = places(&node);
+    let moved: Vec<_> = before_it
+        .iter()
+        .filter(|place| !now.contains(place))
+        .collect();
+    assert!(moved.is_empty(), "gone, or in other cgroups: {moved:?}");
     fleet.assert_alive();
     after.delete();
     fleet.delete();
     leftovers.until_none();
+}
+
+/// The processes of all pods, and the cgroup of each.
+#[track_caller]
+fn places(node: &OnNode) -> Vec<(u32, String)> {
+    let all = pod_processes(node);
+    all.into_iter()
+        .map(|process| (process.pid, process.cgroup))
+        .collect()
 }
 
 /// The processes of a pod's guest and sandbox, and the shim that is their parent.

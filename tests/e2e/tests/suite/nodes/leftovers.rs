@@ -50,7 +50,7 @@ for p in /proc/[0-9]*; do
     esac
 done
 awk '$2 ~ "^(/var)?/run/(containerd|wasmlet|netns)/" || $2 ~ "^/var/lib/kubelet/pods/" { print "mount", $2 }' /proc/mounts
-find /sys/fs/cgroup -depth -type d \( -name 'pod*-*' -o -name 'kubepods*-pod*.slice' -o -name 'cri-containerd-*' \) \
+find /sys/fs/cgroup -depth -type d \( -name 'pod*-*' -o -name 'kubepods*-pod*.slice' -o -name '*cri-containerd*' \) \
     -printf 'cgroup %p\n' 2>/dev/null
 for folder in /run/netns /run/containerd/runc/k8s.io /run/containerd/io.containerd.runtime.v2.task/k8s.io /run/containerd/s; do
     [ -d $folder ] && find $folder -mindepth 1 -maxdepth 1 -printf 'file %p\n' 2>/dev/null
