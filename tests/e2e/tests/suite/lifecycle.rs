@@ -198,7 +198,16 @@ fn debug_container(ns: &Namespace) {
     let image = format!("--image={}", ns.cluster().busybox());
     let debug = |name: &str, more: &[&str]| {
         let container = format!("--container={name}");
-        let head = ["debug", "pod", &image, &container, "--attach=false"];
+        // Newer kubectls give a debugger CAP_SYS_PTRACE by default, and with that it may look.
+        let profile = "--profile=baseline";
+        let head = [
+            "debug",
+            "pod",
+            &image,
+            &container,
+            profile,
+            "--attach=false",
+        ];
         let script = ["--", "sh", "-c", "ps -o pid,comm,args; sleep 3600"];
         ns.kubectl().answer(&[&head, more, &script].concat());
         pod.until_running(name);
