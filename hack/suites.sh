@@ -234,12 +234,15 @@ suite_e2e() {
     e2e_cluster=e2e
     trap end_e2e_cluster EXIT
     "$root/hack/cluster" down --name "$e2e_cluster"
-    "$root/hack/cluster" up --name "$e2e_cluster"
+    local options=() version
+    read -ra options <<<"${WASMLET_E2E_UP:-}"
+    "$root/hack/cluster" up --name "$e2e_cluster" "${options[@]}"
     "$root/hack/cluster" install-shim --name "$e2e_cluster"
+    version=$("$root/hack/cluster" list | awk -v name="$e2e_cluster" '$1 == name { print $3 }')
     WASMLET_E2E_CLUSTER=$e2e_cluster
     WASMLET_E2E_KUBECONFIG=$("$root/hack/cluster" kubeconfig --name "$e2e_cluster")
     WASMLET_E2E_REGISTRY=$("$root/hack/cluster" registry --name "$e2e_cluster")
-    WASMLET_E2E_KUBECTL=$cache/kubernetes/$kubernetes_version/bin/kubectl
+    WASMLET_E2E_KUBECTL=$cache/kubernetes/${version%,}/bin/kubectl
     # What a case would leave out for lack of something is a failure: this cluster has all.
     export WASMLET_REQUIRE=1
     export WASMLET_E2E_CLUSTER WASMLET_E2E_KUBECONFIG WASMLET_E2E_REGISTRY WASMLET_E2E_KUBECTL
