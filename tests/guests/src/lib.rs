@@ -324,25 +324,40 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), GuestError> {
 mod tests {
     use super::*;
 
+    /// All Rust below a folder.
+    fn sources(folder: &Path, text: &mut String) {
+        for entry in fs::read_dir(folder)
+            .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
+            .filter_map(Result::ok)
+        {
+            let path = entry.path();
+            if path.is_dir() {
+                sources(&path, text);
+            } else if path.extension().is_some_and(|kind| kind == "rs") {
+                text.push_str(&read(&path).map_or_else(
+                    |error| panic!("{error}"),
+                    |bytes| String::from_utf8_lossy(&bytes).into_owned(),
+                ));
+            }
+        }
+    }
+
     #[test]
     fn every_guest_has_a_test() {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let mut sources = String::new();
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let mut text = String::new();
         for folder in [
-            root.join("../../shim/conformance/tests/suite"),
-            root.join("../../shim/conformance/src"),
+            "shim/conformance/tests",
+            "shim/conformance/src",
+            "tests/e2e/tests",
+            "tests/e2e/src",
         ] {
-            for entry in fs::read_dir(folder)
-                .expect("a folder")
-                .filter_map(Result::ok)
-            {
-                sources.push_str(&fs::read_to_string(entry.path()).unwrap_or_default());
-            }
+            sources(&root.join(folder), &mut text);
         }
         for name in Guests::shared().names() {
             assert!(
-                sources.contains(&format!("\"{name}\"")),
-                "no test runs {name}"
+                text.contains(&format!("\"{name}\"")),
+                "no test runs tests/guests/programs/{name}"
             );
         }
     }
