@@ -150,6 +150,8 @@ bring_up() {
     for node in $(nodes); do load_base_images "$node"; done
     for node in $(nodes); do wait_for_node "$node"; done
     within 60 "an answer of CoreDNS" curl --silent --fail "http://$host:8181/ready"
+    # Without it the API server refuses every pod; the controller manager makes it.
+    within 60 "the service account of the namespace default" kubectl get serviceaccount default
     [ -z "$(dead_daemons)" ] || {
         echo "ended soon after their start: $(dead_daemons | tr '\n' ' ')"
         return 1
