@@ -11,7 +11,7 @@ use crate::logs::Follow;
 use crate::namespace::Namespace;
 use crate::status::{Ended, Event, State, condition, container_statuses, summary};
 use crate::streams::{Attached, Executed};
-use crate::wait::{LONG, SHORT, wait_for};
+use crate::wait::{LONG, SHORT, eventually, wait_for};
 
 /// A pod of a namespace, by name.
 #[derive(Clone)]
@@ -166,24 +166,31 @@ impl<'a> Pod<'a> {
             container: Some(container.to_owned()),
             ..LogParams::default()
         })
+        .unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// The log of the container before its last restart.
+    /// Waits until the container's log from before its last restart holds a text. For a moment between two
+    /// lives the kubelet has none, and says so in its place or refuses.
     #[track_caller]
-    pub fn previous_logs(&self, container: &str) -> String {
-        self.logs_with(&LogParams {
+    pub fn until_previous_log(&self, container: &str, text: &str) {
+        let parameters = LogParams {
             container: Some(container.to_owned()),
             previous: true,
             ..LogParams::default()
-        })
+        };
+        eventually(
+            &format!("the log of {}'s last life has {text:?}", self.name),
+            LONG,
+            || {
+                let log = self.logs_with(&parameters)?;
+                log.contains(text).then_some(()).ok_or(log)
+            },
+        );
     }
 
-    #[track_caller]
-    fn logs_with(&self, parameters: &LogParams) -> String {
-        match block_on(self.api().logs(&self.name, parameters)) {
-            Ok(text) => text,
-            Err(error) => panic!("log of pod {}: {error}", self.name),
-        }
+    fn logs_with(&self, parameters: &LogParams) -> Result<String, String> {
+        block_on(self.api().logs(&self.name, parameters))
+            .map_err(|error| format!("log of pod {}: {error}", self.name))
     }
 
     /// Waits until a container has been started, and reads its log from its begin for as long as the value

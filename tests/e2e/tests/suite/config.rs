@@ -256,10 +256,7 @@ fn changed_config_map(ns: &Namespace) {
             .first()?;
         (status.restart_count > 0).then_some(())
     });
-    assert!(
-        pod.previous_logs("guest")
-            .contains("read /config/a.txt: ok before\n")
-    );
+    pod.until_previous_log("guest", "read /config/a.txt: ok before\n");
     ns.patch(
         ("v1", "ConfigMap", "config"),
         &json!({ "data": { "a.txt": "after\n" } }),

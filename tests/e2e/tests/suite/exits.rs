@@ -248,5 +248,5 @@ fn crash_loop(ns: &Namespace) {
         "{last:?}"
     );
     assert!(last.message.contains("trapped"), "{last:?}");
-    assert!(pod.previous_logs("guest").contains("trapped"));
+    pod.until_previous_log("guest", "trapped");
 }
