@@ -225,6 +225,7 @@ suite_e2e() {
     "$root/examples/inference/build" --image="$WASMLET_E2E_INFERENCE_IMAGE"
     use_cargo
     cd "$root"
+    [ -n "${WASMLET_E2E_KUBECONFIG:-}" ] || "$root/hack/demo" --cluster --quick --self-test
     # Before there is a cluster: compiling takes both processors.
     cargo test --locked --package wasmlet-e2e --no-run
     if [ -n "${WASMLET_E2E_KUBECONFIG:-}" ]; then

@@ -106,6 +106,11 @@ impl Case {
     }
 }
 
+/// `WASMLET_REQUIRE=1`: what would be left out for lack of something fails instead.
+pub(crate) fn skips_are_failures() -> bool {
+    env::var("WASMLET_REQUIRE").is_ok_and(|value| value == "1")
+}
+
 /// Every case that is asked for, those that want to be alone at the end.
 pub(crate) fn trials(topics: &[(&'static str, &'static [Case])]) -> Vec<Trial> {
     let quick_only = env::var("WASMLET_E2E_SUBSET").is_ok_and(|subset| subset == "ci");
@@ -129,7 +134,7 @@ static TIMES: Mutex<Vec<(Duration, String)>> = Mutex::new(Vec::new());
 fn run(case: &Case, name: &str) -> Result<Completion, Failed> {
     let cluster = Cluster::shared();
     if let Some(reason) = case.obstacle(cluster) {
-        if env::var("WASMLET_REQUIRE").is_ok_and(|value| value == "1") {
+        if skips_are_failures() {
             return Err(reason.into());
         }
         return Ok(Completion::ignored_with(reason));

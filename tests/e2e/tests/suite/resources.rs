@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use wasmlet_e2e::{Container, LONG, Namespace, Pod, eventually, wait_for};
 
-use crate::case::Case;
+use crate::case::{Case, skips_are_failures};
 use crate::nodes::{Cgroups, Figures, OnNode, Process, pod_processes};
 use crate::overhead::{self, pod_on};
 
@@ -166,6 +166,7 @@ fn assert_top_knows(pod: &Pod<'_>) {
         .get_raw("/apis/metrics.k8s.io/v1beta1")
         .is_err()
     {
+        assert!(!skips_are_failures(), "no metrics server for kubectl top");
         println!("    no metrics server: `kubectl top` is left out");
         return;
     }
