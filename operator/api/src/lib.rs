@@ -6,7 +6,7 @@
 //!   without an operator.
 //! - [`reasons`]: the closed lists of reasons in conditions, events and metric labels.
 //! - [`names`]: labels, annotations, field managers, paths.
-//! - [`digest`]: `sha256:…`.
+//! - [`digest`](mod@digest): `sha256:…`.
 //!
 //! How the objects are used is told in `operator/README.md`.
 
