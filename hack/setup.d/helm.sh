@@ -6,12 +6,16 @@
 helm_bin() { echo "$cache/helm/$helm_version/bin/helm"; }
 
 build_helm() {
-    local new=$1
+    local new=$1 minor=${kubernetes_version#*.} package
+    minor=${minor%%.*}
     go_module "$new"
+    # The Kubernetes that it renders for without a cluster; 1.20 if nobody says.
+    local flags="-s -w -X helm.sh/helm/v3/internal/version.version=v$helm_version"
+    for package in chartutil lint/rules; do
+        flags+=" -X helm.sh/helm/v3/pkg/$package.k8sVersionMajor=1 -X helm.sh/helm/v3/pkg/$package.k8sVersionMinor=$minor"
+    done
     echo "require helm.sh/helm/v3 v$helm_version" >>"$new/go.mod"
-    # Without its version a helm cannot tell whether a chart's apiVersion or kubeVersion suits it.
-    (cd "$new" && "$go" build -trimpath -o bin/ \
-        -ldflags "-s -w -X helm.sh/helm/v3/internal/version.version=v$helm_version" helm.sh/helm/v3/cmd/helm)
+    (cd "$new" && "$go" build -trimpath -o bin/ -ldflags "$flags" helm.sh/helm/v3/cmd/helm)
     [ "$("$new/bin/helm" version --template '{{ .Version }}')" = "v$helm_version" ] || {
         echo "this is not helm $helm_version: $("$new/bin/helm" version)"
         return 1

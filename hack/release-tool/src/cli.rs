@@ -14,7 +14,7 @@ use crate::tree::{TreeError, parse};
 
 /// Parts of the release images that are not programs.
 #[derive(Debug, Parser)]
-#[command(name = "image-tool", version)]
+#[command(name = "release-tool", version)]
 pub(crate) enum Command {
     /// Write a bill of materials (CycloneDX 1.5, JSON)
     Sbom(Sbom),
@@ -202,7 +202,7 @@ mod tests {
         fs::write(path("tree"), "0app v1.0.0 (/a)|MIT\n").unwrap();
         fs::write(path("app"), "program").unwrap();
         let command = Command::try_parse_from([
-            "image-tool",
+            "release-tool",
             "sbom",
             "--image=i",
             "--version=1.0.0",

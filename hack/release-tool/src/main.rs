@@ -1,4 +1,4 @@
-//! `image-tool`: what `hack/images` needs beside the programs.
+//! `release-tool`: what `hack/images` needs beside the programs.
 
 #![forbid(unsafe_code)]
 
@@ -15,7 +15,7 @@ fn main() -> ExitCode {
     match cli::Command::parse().run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let mut text = format!("image-tool: {error}");
+            let mut text = format!("release-tool: {error}");
             let mut cause = std::error::Error::source(&error);
             while let Some(inner) = cause {
                 text.push_str(&format!(": {inner}"));
