@@ -240,10 +240,10 @@ fn census(world: &World) -> Census {
         if let Some(phase) = status.phase {
             *census.phases.entry(phase).or_default() += 1;
         }
-        if let Some(failure) = site::change(wasm_node).and_then(|change| change.failure.as_ref()) {
-            if open_change(wasm_node).is_none() {
-                *census.failures.entry(failure.reason).or_default() += 1;
-            }
+        if let Some(failure) = site::change(wasm_node).and_then(|change| change.failure.as_ref())
+            && open_change(wasm_node).is_none()
+        {
+            *census.failures.entry(failure.reason).or_default() += 1;
         }
         let agent = status.agent.as_ref();
         for good in &status.verified {
