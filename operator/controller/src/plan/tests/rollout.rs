@@ -461,3 +461,34 @@ fn status(bench: &Bench, node: &str) -> WasmNodeStatus {
         .clone()
         .unwrap_or_default()
 }
+
+#[test]
+fn five_thousand_nodes_at_rest_need_no_call() {
+    let mut bench = Bench::new(5_000, |runtime| {
+        runtime.spec.rollout.max_unavailable = IntOrString::String("100%".to_owned());
+    });
+    let begun = std::time::Instant::now();
+    let first = bench.plan();
+    println!(
+        "5,000 nodes, none changed yet: planned in {:?}",
+        begun.elapsed()
+    );
+    assert_eq!(first.wake, None);
+    bench.flow();
+    assert_eq!(bench.reason(READY), "AllNodesReady");
+    let begun = std::time::Instant::now();
+    let rest = bench.plan();
+    println!("5,000 nodes at rest: planned in {:?}", begun.elapsed());
+    assert_eq!(rest.sequences, []);
+    bench.upgrade("two");
+    bench.edit(|spec| spec.rollout.canary.nodes = 0);
+    bench.settle();
+    let begun = std::time::Instant::now();
+    let busy = bench.plan();
+    println!(
+        "5,000 nodes, all in change: planned in {:?}",
+        begun.elapsed()
+    );
+    assert_eq!(busy.sequences, []);
+    assert_eq!(bench.in_change().len(), 5_000);
+}
