@@ -3,14 +3,17 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser};
 use sha2::{Digest, Sha256};
 
+use crate::crd_doc::{self, CrdError};
 use crate::probe;
 use crate::sbom::{Contents, Debian, File, Program, SbomError, document};
 use crate::tree::{TreeError, parse};
+use crate::values_doc::{self, ValuesError};
 
 /// Parts of the release images that are not programs.
 #[derive(Debug, Parser)]
@@ -22,6 +25,16 @@ pub(crate) enum Command {
     Probe {
         /// Where to
         out: PathBuf,
+    },
+    /// Print the page of the chart's values
+    ValuesDoc {
+        /// The chart's values.yaml
+        values: PathBuf,
+    },
+    /// Print the page of the custom resources
+    CrdDoc {
+        /// What wasmlet-crds prints
+        crds: PathBuf,
     },
 }
 
@@ -83,6 +96,18 @@ pub(crate) enum Error {
     Debian { text: String },
     #[error(transparent)]
     Sbom(#[from] SbomError),
+    #[error("{path}")]
+    Values {
+        path: PathBuf,
+        #[source]
+        source: ValuesError,
+    },
+    #[error("{path}")]
+    Crds {
+        path: PathBuf,
+        #[source]
+        source: CrdError,
+    },
     #[error("the probe's text is no module")]
     Probe(#[from] wat::Error),
 }
@@ -108,6 +133,16 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     })
 }
 
+/// Not `print!`, which panics when nobody reads any more.
+fn print(text: &str) -> Result<(), Error> {
+    std::io::stdout()
+        .write_all(text.as_bytes())
+        .map_err(|source| Error::Write {
+            path: "standard output".into(),
+            source,
+        })
+}
+
 fn hash(path: &Path) -> Result<String, Error> {
     let mut text = String::new();
     for byte in Sha256::digest(read(path)?) {
@@ -129,6 +164,21 @@ impl Command {
         match self {
             Self::Probe { out } => write(out, &probe::module()?),
             Self::Sbom(sbom) => sbom.run(),
+            Self::ValuesDoc { values } => {
+                let page =
+                    values_doc::page(&read_text(values)?).map_err(|source| Error::Values {
+                        path: values.clone(),
+                        source,
+                    })?;
+                print(&page)
+            }
+            Self::CrdDoc { crds } => {
+                let page = crd_doc::page(&read_text(crds)?).map_err(|source| Error::Crds {
+                    path: crds.clone(),
+                    source,
+                })?;
+                print(&page)
+            }
         }
     }
 }

@@ -1,11 +1,13 @@
-//! `release-tool`: what `hack/images` needs beside the programs.
+//! `release-tool`: what `hack/images` and `hack/manifests` need beside the programs.
 
 #![forbid(unsafe_code)]
 
 mod cli;
+mod crd_doc;
 mod probe;
 mod sbom;
 mod tree;
+mod values_doc;
 
 use std::process::ExitCode;
 
