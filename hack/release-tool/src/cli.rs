@@ -26,6 +26,11 @@ pub(crate) enum Command {
         /// Where to
         out: PathBuf,
     },
+    /// Print the documents of a YAML file as one JSON list
+    Json {
+        /// The file
+        yaml: PathBuf,
+    },
     /// Print the page of the chart's values
     ValuesDoc {
         /// The chart's values.yaml
@@ -96,6 +101,12 @@ pub(crate) enum Error {
     Debian { text: String },
     #[error(transparent)]
     Sbom(#[from] SbomError),
+    #[error("{path} is no YAML")]
+    Yaml {
+        path: PathBuf,
+        #[source]
+        source: serde_saphyr::Error,
+    },
     #[error("{path}")]
     Values {
         path: PathBuf,
@@ -164,6 +175,16 @@ impl Command {
         match self {
             Self::Probe { out } => write(out, &probe::module()?),
             Self::Sbom(sbom) => sbom.run(),
+            Self::Json { yaml } => {
+                let documents: Vec<serde_json::Value> =
+                    serde_saphyr::from_multiple(&read_text(yaml)?).map_err(|source| {
+                        Error::Yaml {
+                            path: yaml.clone(),
+                            source,
+                        }
+                    })?;
+                print(&format!("{}\n", serde_json::Value::from(documents)))
+            }
             Self::ValuesDoc { values } => {
                 let page =
                     values_doc::page(&read_text(values)?).map_err(|source| Error::Values {
