@@ -7,6 +7,7 @@
 
 # shellcheck source=hack/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
+me=hack/chart.d/offline.sh
 
 chart=$root/charts/wasmlet
 helm=$cache/helm/$helm_version/bin/helm

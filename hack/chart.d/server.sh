@@ -6,15 +6,14 @@
 
 # shellcheck source=hack/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
+me=hack/chart.d/server.sh
 
 name=chartcheck
 chart=$root/charts/wasmlet
 helm=$cache/helm/$helm_version/bin/helm
 digest=sha256:$(printf '1%.0s' {1..64})
 cluster() {
-    local command=$1
-    shift
-    "$root/hack/cluster" "$command" --name "$name" "$@"
+    "$root/hack/cluster" --name "$name" "$@"
 }
 kubectl() { cluster kubectl "$@"; }
 
@@ -183,7 +182,7 @@ main() {
     "$helm" install wasmlet "$chart" "${install[@]}" --set mode=standalone >/dev/null
     within 30 "a pod of the standalone agent on $name-1" agent_pod
     try_standalone
-    echo "$0: $checks checks; Kubernetes $kubernetes_version"
+    echo "$me: $checks checks; Kubernetes $kubernetes_version"
 }
 
 main "$@"
