@@ -5,6 +5,7 @@
 //! - [`cli`]: the commands.
 //! - [`layout`]: what each distribution has where.
 //! - [`facts`]: what the node is; read only.
+//! - [`config`]: containerd's configuration, text to text.
 //! - [`plan`]: facts and target → what has to happen; pure.
 //! - [`host`]: the node's systemd and containerd.
 //! - [`store`]: bundles, from the build to the node's store and out of it again.
@@ -13,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cli;
+pub mod config;
 pub mod errors;
 pub mod facts;
 pub mod folder;
