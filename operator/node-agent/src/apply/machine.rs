@@ -32,12 +32,28 @@ pub trait Machine: Live + Sync {
         question: Question<'_>,
     ) -> impl Future<Output = Result<(), LiveError>> + Send;
 
+    /// Whether the API has the node Ready.
+    fn node_ready(&self) -> impl Future<Output = NodeReady> + Send;
+
     /// Runs a container.
     fn probe(
         &self,
         socket: &Path,
         probe: &Probe,
     ) -> impl Future<Output = Result<(), ProbeError>> + Send;
+}
+
+/// Whether the API has the node Ready.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NodeReady {
+    /// It has.
+    Yes,
+    /// It has not.
+    No,
+    /// It did not answer, for the reason.
+    Unknown(String),
+    /// There is none to ask.
+    NoApi,
 }
 
 /// What a shim is asked.
@@ -80,6 +96,17 @@ impl Machine for Host {
             }
         };
         self.output(command).await.map(drop)
+    }
+
+    async fn node_ready(&self) -> NodeReady {
+        let Some(node) = self.node() else {
+            return NodeReady::NoApi;
+        };
+        match node.is_ready().await {
+            Ok(true) => NodeReady::Yes,
+            Ok(false) => NodeReady::No,
+            Err(error) => NodeReady::Unknown(Chain(&error).to_string()),
+        }
     }
 
     async fn probe(&self, socket: &Path, probe: &Probe) -> Result<(), ProbeError> {

@@ -30,16 +30,16 @@ use wasmlet_api::names::NODE_STATE;
 use wasmlet_api::reasons::Reason;
 
 use crate::errors::Chain;
-use crate::facts::{Effective, EffectiveError, HostFacts, Live, LiveError, ORIGINALS, OWNED};
+use crate::facts::{Effective, EffectiveError, HostFacts, LiveError, ORIGINALS, OWNED};
 use crate::host::task::Cgroups;
-use crate::plan::{Candidate, Change, Ownership, PREFLIGHT, Plan, Restart};
+use crate::plan::{Candidate, Change, Ownership, PREFLIGHT, Plan, Restart, Unmet};
 use files::FileError;
 use journal::{Entry, Journal, JournalError, Recorded, Stage};
 use machine::{Machine, Question};
 use steps::{Step, reached};
 use verify::{Verify, VerifyError};
 
-pub use rollback::Recovered;
+pub use rollback::{Now, Recovered};
 
 /// Until systemd has restarted containerd; k3s and RKE2 restart everything with it.
 const RESTART: Duration = Duration::from_secs(180);
@@ -62,8 +62,8 @@ pub enum ApplyError {
     #[error("what containerd makes of the new configuration cannot be understood; nothing was touched")]
     Effective(#[source] EffectiveError),
     /// Something would be lost, or is missing.
-    #[error("with the new configuration containerd would not be right: {}; nothing was touched", .0.join("; "))]
-    Preflight(Vec<String>),
+    #[error("with the new configuration containerd would not be right; nothing was touched")]
+    Preflight(#[source] Unmet),
     /// A file.
     #[error(transparent)]
     Write(#[from] FileError),
@@ -99,6 +99,7 @@ impl ApplyError {
             Self::Write(_) | Self::Journal(_) => Reason::WriteFailed,
             Self::Restart(_) | Self::Verify(VerifyError::NotBack { .. }) => Reason::RestartFailed,
             Self::Verify(VerifyError::Handlers(_)) => Reason::HandlerMissing,
+            Self::Verify(VerifyError::Node { .. }) => Reason::NodeNotReady,
             Self::Verify(VerifyError::Shim { .. } | VerifyError::Probe(_)) => Reason::ShimFailed,
             Self::Rollback { .. } => Reason::RollbackFailed,
         }
@@ -300,12 +301,9 @@ impl Applier {
         remove_folder(&folder)?;
         let effective = Effective::parse(&dumped.map_err(ApplyError::Dump)?.text)
             .map_err(ApplyError::Effective)?;
-        let problems = plan.expect.candidate(&effective);
-        if problems.is_empty() {
-            Ok(())
-        } else {
-            Err(ApplyError::Preflight(problems))
-        }
+        plan.expect
+            .candidate(&effective)
+            .map_err(ApplyError::Preflight)
     }
 
     fn begin(&self, facts: &HostFacts, plan: &Plan, order: &For) -> Result<Entry, ApplyError> {
@@ -396,8 +394,15 @@ impl Applier {
             within: BACK,
         };
         verify
-            .running(machine, |running| plan.expect.running(running))
+            .running(machine, |running| {
+                plan.expect
+                    .running(running)
+                    .map_err(|unmet| unmet.to_string())
+            })
             .await?;
+        if restarted == Restarted::Once {
+            verify.node(machine).await?;
+        }
         if probing == Probing::Handlers {
             let cgroups = match facts.effective.as_ref().ok().and_then(Effective::systemd_cgroup) {
                 Some(true) => Cgroups::Systemd,
@@ -430,7 +435,7 @@ impl Applier {
             }
         }
         for change in &entry.after_restart {
-            self.change(change, Direction::Forward)?;
+            self.change(change, Direction::Tidy)?;
             reached(Step::Tidied, &self.state);
         }
         self.journal.end()?;
@@ -456,7 +461,7 @@ impl Applier {
                     tracing::warn!(path = %path.display(), "somebody else changed it meanwhile; it is left so");
                     return match direction {
                         Direction::Forward => Err(ApplyError::Stale(change.path().to_owned())),
-                        Direction::Back => Ok(()),
+                        Direction::Tidy | Direction::Back => Ok(()),
                     };
                 }
                 let bytes = to.as_ref().map(|to| self.journal.bytes(to)).transpose()?;
@@ -473,14 +478,17 @@ impl Applier {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Direction {
+    /// Somebody else's edit makes the change fail.
     Forward,
+    /// After all is verified.
+    Tidy,
     Back,
 }
 
 impl Direction {
     fn of<'a, T>(self, before: &'a T, after: &'a T) -> (&'a T, &'a T) {
         match self {
-            Self::Forward => (before, after),
+            Self::Forward | Self::Tidy => (before, after),
             Self::Back => (after, before),
         }
     }
@@ -502,7 +510,6 @@ fn owned_after(facts: &HostFacts, plan: &Plan) -> (Vec<u8>, Vec<Vec<u8>>) {
             Ownership::Drop => {
                 owned.files.remove(&file.path);
             }
-            Ownership::Ours => {}
         }
     }
     let originals = owned

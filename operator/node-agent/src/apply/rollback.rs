@@ -5,7 +5,7 @@ use wasmlet_api::reasons::Reason;
 use super::journal::{Entry, Stage};
 use super::machine::Machine;
 use super::steps::{Step, reached};
-use super::verify::{Verify, missing};
+use super::verify::{Verify, has};
 use super::{Applier, ApplyError, BACK, Direction, Failed, Node, RESTART, below, files, said};
 
 /// What had become of the change of an earlier agent.
@@ -85,11 +85,10 @@ impl Applier {
             };
             verify
                 .running(machine, |running| {
-                    entry
-                        .handlers
-                        .as_ref()
-                        .map(|wanted| missing(wanted, running))
-                        .unwrap_or_default()
+                    match &entry.handlers {
+                        Some(wanted) => has(wanted, running),
+                        None => Ok(()),
+                    }
                 })
                 .await?;
         }

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::machine::{Machine, Question};
+use super::machine::{Machine, NodeReady, Question};
 use crate::errors::Chain;
-use crate::facts::{Active, Live, LiveError, Running};
+use crate::facts::{Active, LiveError, Running};
 use crate::host::task::{Cgroups, Probe, ProbeError};
 use crate::plan::Expectations;
 
@@ -40,8 +40,14 @@ pub enum VerifyError {
         last: String,
     },
     /// containerd runs, and its handlers are not the right ones.
-    #[error("containerd runs, and {}", .0.join("; "))]
-    Handlers(Vec<String>),
+    #[error("containerd runs, and {0}")]
+    Handlers(String),
+    /// The kubelet does not like it.
+    #[error("containerd runs, and the node was not Ready again within {} s", within.as_secs())]
+    Node {
+        /// How long it was waited.
+        within: Duration,
+    },
     /// The shim.
     #[error("the shim of handler {handler} does not work on this node")]
     Shim {
@@ -57,30 +63,29 @@ pub enum VerifyError {
 }
 
 impl Verify<'_> {
-    /// Waits until containerd runs, is ready, and `problems` finds none in what it has loaded.
+    /// Waits until containerd runs, is ready, and `check` finds what it has loaded right.
     ///
     /// # Errors
     /// [`VerifyError::NotBack`], [`VerifyError::Handlers`]
     pub async fn running(
         &self,
         machine: &impl Machine,
-        problems: impl Fn(&Running) -> Vec<String>,
+        check: impl Fn(&Running) -> Result<(), String>,
     ) -> Result<Running, VerifyError> {
         let until = Instant::now() + self.within;
         loop {
             let last = match self.look(machine).await {
-                Ok(running) => {
-                    let problems = problems(&running);
-                    if problems.is_empty() {
-                        return Ok(running);
+                Ok(running) => match check(&running) {
+                    Ok(()) => return Ok(running),
+                    Err(problem) if Instant::now() >= until => {
+                        return Err(VerifyError::Handlers(problem));
                     }
-                    // It may still be the old one that answers.
-                    if Instant::now() >= until {
-                        return Err(VerifyError::Handlers(problems));
+                    // Where the distribution reloads by itself it may still be the old one that answers.
+                    Err(_) => {
+                        tokio::time::sleep(LOOK).await;
+                        continue;
                     }
-                    continue_after().await;
-                    continue;
-                }
+                },
                 Err(last) => last,
             };
             if Instant::now() >= until {
@@ -90,7 +95,7 @@ impl Verify<'_> {
                     last,
                 });
             }
-            continue_after().await;
+            tokio::time::sleep(LOOK).await;
         }
     }
 
@@ -114,6 +119,29 @@ impl Verify<'_> {
             .await
             .map_err(|error| Chain(&error).to_string())?;
         Running::parse(&answer).map_err(|error| Chain(&error).to_string())
+    }
+
+    /// Waits until the API has the node Ready. An API that does not answer says nothing about the node.
+    ///
+    /// # Errors
+    /// [`VerifyError::Node`]
+    pub async fn node(&self, machine: &impl Machine) -> Result<(), VerifyError> {
+        let until = Instant::now() + self.within;
+        loop {
+            match machine.node_ready().await {
+                NodeReady::Yes | NodeReady::NoApi => return Ok(()),
+                NodeReady::Unknown(why) => {
+                    tracing::warn!(why, "whether the node is Ready is not known; going on");
+                    return Ok(());
+                }
+                NodeReady::No if Instant::now() >= until => {
+                    return Err(VerifyError::Node {
+                        within: self.within,
+                    });
+                }
+                NodeReady::No => tokio::time::sleep(LOOK).await,
+            }
+        }
     }
 
     /// Asks every handler's shim, and runs a container of each.
@@ -154,15 +182,13 @@ impl Verify<'_> {
     }
 }
 
-/// Names that are missing from what runs, for a node that was put back.
-pub(crate) fn missing(wanted: &BTreeSet<String>, running: &Running) -> Vec<String> {
-    wanted
+/// Whether all of these handlers are there, for a node that was put back.
+pub(crate) fn has(wanted: &BTreeSet<String>, running: &Running) -> Result<(), String> {
+    match wanted
         .iter()
-        .filter(|name| !running.handlers.contains_key(*name))
-        .map(|name| format!("handler {name} is missing"))
-        .collect()
-}
-
-async fn continue_after() {
-    tokio::time::sleep(LOOK).await;
+        .find(|name| !running.handlers.contains_key(*name))
+    {
+        Some(name) => Err(format!("the handler {name:?} that was there before is missing")),
+        None => Ok(()),
+    }
 }

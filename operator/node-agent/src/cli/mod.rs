@@ -1,6 +1,8 @@
 //! The commands of `wasmlet-node`. Each is a file; this one gives them logs, an exit code and last words.
 
+mod agent;
 mod bundle;
+mod remove;
 mod stage;
 
 use std::error::Error;
@@ -36,7 +38,9 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Agent(agent::Arguments),
     Bundle(bundle::Arguments),
+    Remove(remove::Arguments),
     Stage(stage::Arguments),
 }
 
@@ -67,7 +71,9 @@ impl Arguments {
     /// Runs the command.
     pub fn run(self) -> ExitCode {
         let ended = start_logs(self.log).and_then(|()| match self.command {
+            Command::Agent(arguments) => arguments.run(),
             Command::Bundle(arguments) => arguments.run(),
+            Command::Remove(arguments) => arguments.run(),
             Command::Stage(arguments) => arguments.run(),
         });
         match ended {
@@ -80,6 +86,20 @@ impl Arguments {
             }
         }
     }
+}
+
+/// Cannot start the runtime.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot start the event loop")]
+struct EventLoop(#[source] std::io::Error);
+
+/// Runs something asynchronous on this thread: an agent has one thing to do at a time, and threads cost memory.
+fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(EventLoop)?
+        .block_on(work)
 }
 
 fn start_logs(filter: String) -> Result<(), Failure> {
