@@ -8,11 +8,13 @@
 //!
 //! [`Live`] is what the file system does not tell; a node's is in `host`, that of a recorded node is [`recorded`].
 
+mod bundle;
 pub mod effective;
 mod gather;
 mod live;
 mod os;
 mod owned;
+mod recognise;
 mod recorded;
 mod running;
 mod version;
@@ -23,7 +25,8 @@ use std::path::PathBuf;
 use wasmlet_api::Digest;
 
 pub use effective::{Effective, EffectiveError, HandlerConfig};
-pub use gather::{Choices, FactsError, gather};
+pub(crate) use gather::with_sources;
+pub use gather::{Choices, DROP_IN, FactsError, gather};
 pub use live::{Active, CriAnswer, Dump, Live, LiveError, Unit};
 pub use os::OsRelease;
 pub use owned::{ORIGINALS, OWNED, Owned, OwnedError, OwnedFile};
@@ -51,6 +54,8 @@ pub struct HostFacts {
     /// Files that decide what containerd does, and what is written to: the one it loads, all that it imports, the template.
     /// One that is looked for and missing is there with `None`.
     pub files: BTreeMap<PathBuf, Option<Vec<u8>>>,
+    /// Those of them that are symbolic links, and where they lead.
+    pub symlinks: BTreeMap<PathBuf, PathBuf>,
     /// What `containerd config dump` makes of the files as they are. `None`: it could not be had, for the reason.
     pub effective: Result<Effective, String>,
     /// What the running containerd has loaded.
