@@ -99,7 +99,7 @@ pub(crate) enum Error {
     Yaml {
         path: PathBuf,
         #[source]
-        source: serde_saphyr::Error,
+        source: Box<serde_saphyr::Error>,
     },
     #[error("{path}")]
     Values {
@@ -171,7 +171,7 @@ impl Command {
                     serde_saphyr::from_multiple(&read_text(yaml)?).map_err(|source| {
                         Error::Yaml {
                             path: yaml.clone(),
-                            source,
+                            source: Box::new(source),
                         }
                     })?;
                 print(&format!("{}\n", serde_json::Value::from(documents)))
