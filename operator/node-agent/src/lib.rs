@@ -7,6 +7,7 @@
 //! - [`facts`]: what the node is; read only.
 //! - [`config`]: containerd's configuration, text to text.
 //! - [`plan`]: facts and target → what has to happen; pure.
+//! - [`doctor`]: why pods of a handler do not start; pure.
 //! - [`host`]: the node's systemd and containerd.
 //! - [`store`]: bundles, from the build to the node's store and out of it again.
 //! - [`folder`]: folders without following links.
@@ -15,6 +16,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod doctor;
 pub mod errors;
 pub mod facts;
 pub mod folder;

@@ -1,7 +1,10 @@
 //! The commands of `wasmlet-node`. Each is a file; this one gives them logs, an exit code and last words.
 
 mod bundle;
+mod doctor;
+mod plan;
 mod stage;
+mod target;
 
 use std::error::Error;
 use std::fs::OpenOptions;
@@ -37,6 +40,8 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Bundle(bundle::Arguments),
+    Doctor(doctor::Arguments),
+    Plan(plan::Arguments),
     Stage(stage::Arguments),
 }
 
@@ -68,6 +73,8 @@ impl Arguments {
     pub fn run(self) -> ExitCode {
         let ended = start_logs(self.log).and_then(|()| match self.command {
             Command::Bundle(arguments) => arguments.run(),
+            Command::Doctor(arguments) => arguments.run(),
+            Command::Plan(arguments) => arguments.run(),
             Command::Stage(arguments) => arguments.run(),
         });
         match ended {

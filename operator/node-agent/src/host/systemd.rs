@@ -37,7 +37,9 @@ const OUTPUT_BYTES: u64 = 4 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum SystemdError {
     /// There is no socket, or nobody answers at it.
-    #[error("cannot connect to systemd at {SOCKET}: the node must run systemd, and the agent's pod must have the host's /run/systemd and be root")]
+    #[error(
+        "cannot connect to systemd at {SOCKET}: the node must run systemd, and the agent's pod must have the host's /run/systemd and be root"
+    )]
     Connect(#[source] zbus::Error),
     /// A method failed.
     #[error("systemd refused {method} of {subject}")]
@@ -274,7 +276,9 @@ impl Systemd {
         let line = command.line();
         let ran = self.run_as(&unit, command).await;
         // Whatever happened, nothing of it stays: a unit that has ended well is "active (exited)" until it is stopped.
-        let stopped = self.job("StopUnit", &unit, &(&unit, "replace"), ANSWER).await;
+        let stopped = self
+            .job("StopUnit", &unit, &(&unit, "replace"), ANSWER)
+            .await;
         self.call("ResetFailedUnit", &unit, &(&unit,)).await.ok();
         if let (Ok(_), Err(error)) = (&ran, stopped)
             && !is_no_such_unit(&error)
@@ -346,7 +350,9 @@ impl Systemd {
     async fn ended(&self, unit: &str) -> Result<Ended, SystemdError> {
         let path = self.load(unit).await?;
         let result: String = self.property(unit, &path, SERVICE, "Result").await?;
-        let status: i32 = self.property(unit, &path, SERVICE, "ExecMainStatus").await?;
+        let status: i32 = self
+            .property(unit, &path, SERVICE, "ExecMainStatus")
+            .await?;
         Ok(match result.as_str() {
             "success" | "exit-code" => Ended::Exited(status),
             "signal" | "core-dump" => Ended::Killed(status),
@@ -379,17 +385,21 @@ impl Systemd {
                 &(Vec::<String>::new(), vec![pattern.as_str()]),
             )
             .await?;
-        let units: Vec<Listed> = answer
-            .body()
-            .deserialize()
-            .map_err(|source| SystemdError::Call {
-                method: "ListUnitsByPatterns",
-                subject: pattern.clone(),
-                source,
-            })?;
+        let units: Vec<Listed> =
+            answer
+                .body()
+                .deserialize()
+                .map_err(|source| SystemdError::Call {
+                    method: "ListUnitsByPatterns",
+                    subject: pattern.clone(),
+                    source,
+                })?;
         for unit in units.into_iter().map(|listed| listed.0) {
             tracing::info!(%unit, "stopping what an earlier agent left");
-            match self.job("StopUnit", &unit, &(&unit, "replace"), ANSWER).await {
+            match self
+                .job("StopUnit", &unit, &(&unit, "replace"), ANSWER)
+                .await
+            {
                 Ok(()) => {}
                 Err(error) if is_no_such_unit(&error) => {}
                 Err(error) => return Err(error),
@@ -422,16 +432,23 @@ impl Systemd {
         T: TryFrom<OwnedValue>,
     {
         let answer = self
-            .call_at(path.as_str(), PROPERTIES, "Get", subject, &(interface, property))
+            .call_at(
+                path.as_str(),
+                PROPERTIES,
+                "Get",
+                subject,
+                &(interface, property),
+            )
             .await?;
-        let value: OwnedValue = answer
-            .body()
-            .deserialize()
-            .map_err(|source| SystemdError::Call {
-                method: "Get",
-                subject: subject.to_owned(),
-                source,
-            })?;
+        let value: OwnedValue =
+            answer
+                .body()
+                .deserialize()
+                .map_err(|source| SystemdError::Call {
+                    method: "Get",
+                    subject: subject.to_owned(),
+                    source,
+                })?;
         T::try_from(value).map_err(|_| SystemdError::Property {
             property,
             subject: subject.to_owned(),
@@ -479,13 +496,14 @@ impl Systemd {
                 subject: unit.to_owned(),
             })
         };
-        let result = tokio::time::timeout(within, ended)
-            .await
-            .map_err(|_| SystemdError::Silent {
-                method,
-                subject: unit.to_owned(),
-                within,
-            })??;
+        let result =
+            tokio::time::timeout(within, ended)
+                .await
+                .map_err(|_| SystemdError::Silent {
+                    method,
+                    subject: unit.to_owned(),
+                    within,
+                })??;
         if result == "done" {
             Ok(())
         } else {
