@@ -16,7 +16,7 @@ declare -A suite_text=(
     [clippy]="clippy on everything, warnings are errors"
     [doc]="documentation builds without a warning"
     [unit]="tests of all crates, their documentation's examples included, that need no containerd"
-    [build]="the static programs of the node"
+    [build]="the static programs of the node and of the operator; images of them, twice the same"
     [guests]="the examples build, and their own lints and tests pass"
     [model]="the example's model is as accurate as promised"
     [conformance]="the shim through real containerd and raw ttrpc, and the same tests on runc"
@@ -146,6 +146,14 @@ suite_build() {
     local warned
     warned=$(grep -l '^warning: .* generated [0-9]* warning' "$logs"/build-*.log || true)
     [ -z "$warned" ] || die "the compiler warns of something:"$'\n'"$warned"
+    # The images of the same programs, made twice, by somebody with another umask.
+    local first second
+    "$root/hack/images" --no-build operator node
+    first=$(jq .images "$target/images/images.json")
+    (umask 077 && "$root/hack/images" --no-build operator node)
+    second=$(jq .images "$target/images/images.json")
+    [ "$first" = "$second" ] || die "the same programs gave other images:"$'\n'"$first"$'\n'"$second"
+    note "images made twice, the same"
 }
 
 suite_guests() {

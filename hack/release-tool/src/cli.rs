@@ -10,7 +10,6 @@ use clap::{Args, Parser};
 use sha2::{Digest, Sha256};
 
 use crate::crd_doc::{self, CrdError};
-use crate::probe;
 use crate::sbom::{Contents, Debian, File, Program, SbomError, document};
 use crate::tree::{TreeError, parse};
 use crate::values_doc::{self, ValuesError};
@@ -21,11 +20,6 @@ use crate::values_doc::{self, ValuesError};
 pub(crate) enum Command {
     /// Write a bill of materials (CycloneDX 1.5, JSON)
     Sbom(Sbom),
-    /// Write the module that probe pods run
-    Probe {
-        /// Where to
-        out: PathBuf,
-    },
     /// Print the documents of a YAML file as one JSON list
     Json {
         /// The file
@@ -105,7 +99,7 @@ pub(crate) enum Error {
     Yaml {
         path: PathBuf,
         #[source]
-        source: serde_saphyr::Error,
+        source: Box<serde_saphyr::Error>,
     },
     #[error("{path}")]
     Values {
@@ -119,8 +113,6 @@ pub(crate) enum Error {
         #[source]
         source: CrdError,
     },
-    #[error("the probe's text is no module")]
-    Probe(#[from] wat::Error),
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Error> {
@@ -173,14 +165,13 @@ fn words(text: &str) -> BTreeSet<String> {
 impl Command {
     pub(crate) fn run(&self) -> Result<(), Error> {
         match self {
-            Self::Probe { out } => write(out, &probe::module()?),
             Self::Sbom(sbom) => sbom.run(),
             Self::Json { yaml } => {
                 let documents: Vec<serde_json::Value> =
                     serde_saphyr::from_multiple(&read_text(yaml)?).map_err(|source| {
                         Error::Yaml {
                             path: yaml.clone(),
-                            source,
+                            source: Box::new(source),
                         }
                     })?;
                 print(&format!("{}\n", serde_json::Value::from(documents)))

@@ -10,7 +10,7 @@ use serde_json::Value;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CrdError {
     #[error("the definitions are not what wasmlet-crds prints")]
-    Yaml(#[source] serde_saphyr::Error),
+    Yaml(#[source] Box<serde_saphyr::Error>),
     #[error("{name} has no version with a schema")]
     NoSchema { name: String },
 }
@@ -88,7 +88,8 @@ struct Rule {
 
 /// The page.
 pub(crate) fn page(yaml: &str) -> Result<String, CrdError> {
-    let crds: Vec<Crd> = serde_saphyr::from_multiple(yaml).map_err(CrdError::Yaml)?;
+    let crds: Vec<Crd> =
+        serde_saphyr::from_multiple(yaml).map_err(|error| CrdError::Yaml(Box::new(error)))?;
     let mut page = String::from(
         "# Custom resources\n\nMade from the definitions in `operator/api` by `hack/manifests`. `kubectl explain wasmruntime.spec` says the same on \
          a cluster.\n",

@@ -4,7 +4,6 @@
 
 mod cli;
 mod crd_doc;
-mod probe;
 mod sbom;
 mod tree;
 mod values_doc;
