@@ -9,7 +9,7 @@ use crate::kubectl::{Kubectl, Said};
 /// The Helm release's name.
 pub const RELEASE: &str = "wasmlet";
 /// The namespace of everything that the chart installs.
-pub const NAMESPACE: &str = "wasmlet-system";
+pub const NAMESPACE: &str = "wasmlet";
 
 /// How wasmlet is installed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
