@@ -5,13 +5,14 @@
 
 # shellcheck disable=SC2034 # all three are used by hack/test
 # Cheapest first.
-suites=(fmt ledger deny clippy doc unit build guests model conformance cgroup-v2 demo bench-smoke cluster e2e operator)
+suites=(fmt ledger deny chart clippy doc unit build guests model conformance cgroup-v2 demo bench-smoke cluster chart-server e2e operator)
 
 # shellcheck disable=SC2034
 declare -A suite_text=(
     [fmt]="formatting of Rust, and shellcheck on every script"
     [ledger]="our advisory ledger, the changelog and the decisions; what each program must not link"
     [deny]="licences, bans and sources of dependencies; public advisories where the database is reachable"
+    [chart]="the chart: lint, schema, golden renders, what its pods may; manifests and reference pages are up to date"
     [clippy]="clippy on everything, warnings are errors"
     [doc]="documentation builds without a warning"
     [unit]="tests of all crates, their documentation's examples included, that need no containerd"
@@ -24,10 +25,12 @@ declare -A suite_text=(
     [e2e]="pods on a Kubernetes of two nodes, one on the oldest and one on the newest containerd"
     [operator]="wasmlet is installed, upgraded, broken, repaired and removed on a Kubernetes of three nodes"
     [bench-smoke]="every benchmark runs (a few rounds; no figure is judged)"
+    [chart-server]="the chart on a real API server: strictly validated; what agents and operator may change"
     [cluster]="hack/cluster makes a Kubernetes cluster that works, and leaves nothing behind"
 )
 # shellcheck disable=SC2034
-declare -A suite_root=([conformance]=yes [cgroup-v2]=yes [demo]=yes [bench-smoke]=yes [cluster]=yes [e2e]=yes [operator]=yes)
+declare -A suite_root=([conformance]=yes [cgroup-v2]=yes [demo]=yes [bench-smoke]=yes [cluster]=yes [chart-server]=yes [e2e]=yes
+    [operator]=yes)
 
 note() { echo "$*" >"$logs/$(suite_name).note"; }
 # suite_bench_smoke → bench-smoke, for whichever suite is calling.
@@ -96,6 +99,18 @@ suite_deny() {
         # Reported, not blocking: a fresh advisory would turn every change red at once.
         note "WARNING: public advisories apply, see $logs/deny.log"
     fi
+}
+
+suite_chart() {
+    "$root/hack/setup" helm
+    "$root/hack/chart.d/offline.sh"
+    note "$(tail -n 1 "$logs/chart.log")"
+}
+
+suite_chart_server() {
+    "$root/hack/setup" helm kubernetes "containerd:${containerd_default_versions[-1]}"
+    "$root/hack/chart.d/server.sh"
+    note "$(sed -n 's/.*: \([0-9]* checks; .*\)/\1/p' "$logs/chart-server.log")"
 }
 
 suite_clippy() {

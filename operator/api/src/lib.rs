@@ -7,6 +7,7 @@
 //! - [`reasons`]: the closed lists of reasons in conditions, events and metric labels.
 //! - [`names`]: labels, annotations, field managers, paths.
 //! - [`digest`](mod@digest): `sha256:…`.
+//! - [`exit`]: exit codes of pods.
 //!
 //! How the objects are used is told in `operator/README.md`.
 
@@ -14,6 +15,7 @@
 
 pub mod conditions;
 pub mod digest;
+pub mod exit;
 pub mod handlers;
 pub mod names;
 pub mod node;
