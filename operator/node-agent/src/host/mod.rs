@@ -5,6 +5,7 @@
 
 pub mod cri;
 pub mod systemd;
+pub mod task;
 
 use std::path::Path;
 use std::time::Duration;
