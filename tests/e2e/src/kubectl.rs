@@ -26,7 +26,8 @@ pub struct Said {
 }
 
 impl<'a> Kubectl<'a> {
-    pub(crate) fn new(env: &'a Env, namespace: &'a str) -> Self {
+    /// In any namespace, whether it is there or not.
+    pub fn new(env: &'a Env, namespace: &'a str) -> Self {
         Self { env, namespace }
     }
 
