@@ -9,6 +9,7 @@
 //! - [`plan`]: facts and target → what has to happen; pure.
 //! - [`agent`]: the loop around all that.
 //! - [`apply`]: the only writer; journal, verification, roll-back.
+//! - [`doctor`]: why pods of a handler do not start; pure.
 //! - [`host`]: the node's systemd and containerd.
 //! - [`store`]: bundles, from the build to the node's store and out of it again.
 //! - [`folder`]: folders without following links.
@@ -19,6 +20,7 @@ pub mod agent;
 pub mod apply;
 pub mod cli;
 pub mod config;
+pub mod doctor;
 pub mod errors;
 pub mod facts;
 pub mod folder;

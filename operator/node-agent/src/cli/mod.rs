@@ -2,8 +2,12 @@
 
 mod agent;
 mod bundle;
+
+mod doctor;
+mod plan;
 mod remove;
 mod stage;
+mod target;
 
 use std::error::Error;
 use std::fs::OpenOptions;
@@ -41,6 +45,8 @@ enum Command {
     Agent(agent::Arguments),
     Bundle(bundle::Arguments),
     Remove(remove::Arguments),
+    Doctor(doctor::Arguments),
+    Plan(plan::Arguments),
     Stage(stage::Arguments),
 }
 
@@ -74,6 +80,8 @@ impl Arguments {
             Command::Agent(arguments) => arguments.run(),
             Command::Bundle(arguments) => arguments.run(),
             Command::Remove(arguments) => arguments.run(),
+            Command::Doctor(arguments) => arguments.run(),
+            Command::Plan(arguments) => arguments.run(),
             Command::Stage(arguments) => arguments.run(),
         });
         match ended {

@@ -4,7 +4,7 @@ use toml_edit::{DocumentMut, Item, TableLike};
 
 use super::block::newline_of;
 use super::is_ours;
-use super::write::{PluginId, Wanted, handler_table};
+use super::write::{PluginId, Wanted, handler_table, key};
 use crate::facts::HandlerConfig;
 
 /// Whether a block's headers can name tables below the handlers' table of this document: not if that or one above is inline.
@@ -34,7 +34,9 @@ pub(crate) fn set(text: &str, wanted: &Wanted) -> Option<String> {
     let runtimes = item.as_table_like_mut()?;
     for (name, handler) in &wanted.handlers {
         let table = handler_table(handler).into_inline_table();
-        runtimes.insert(name, Item::Value(table.into()));
+        runtimes
+            .entry_format(&key(name))
+            .or_insert(Item::Value(table.into()));
     }
     Some(with_newlines_of(text, document.to_string()))
 }

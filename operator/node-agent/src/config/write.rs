@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use toml_edit::{Array, DocumentMut, Item, Table, Value};
+use toml_edit::{Array, DocumentMut, Item, Key, Table, Value};
 use wasmlet_api::handlers::Handler;
 use wasmlet_api::target::Options;
 
@@ -66,10 +66,10 @@ impl Wanted {
             "runtimes",
         );
         for (name, table) in &self.carried {
-            runtimes.insert(name, Item::Table(from_tree(table)));
+            runtimes.insert_formatted(&key(name), Item::Table(from_tree(table)));
         }
         for (name, handler) in &self.handlers {
-            runtimes.insert(name, Item::Table(handler_table(handler)));
+            runtimes.insert_formatted(&key(name), Item::Table(handler_table(handler)));
         }
         document.to_string()
     }
@@ -88,7 +88,7 @@ pub fn settings(handler: &Handler, options: &Options, systemd_cgroup: Option<boo
     let mut document = DocumentMut::new();
     let root = document.as_table_mut();
     let engine = handler.engine.map_or("auto", |engine| engine.name());
-    root.insert("Engine", value(engine));
+    root.insert("Engine", Item::Value(string(engine)));
     if let Some(systemd) = systemd_cgroup {
         root.insert("SystemdCgroup", value(systemd));
     }
@@ -110,19 +110,45 @@ pub fn settings(handler: &Handler, options: &Options, systemd_cgroup: Option<boo
 /// A handler's table.
 pub(crate) fn handler_table(handler: &HandlerConfig) -> Table {
     let mut table = Table::new();
-    table.insert("runtime_type", value(handler.runtime_type.as_str()));
-    table.insert("runtime_path", value(handler.runtime_path.as_str()));
+    table.insert("runtime_type", Item::Value(string(&handler.runtime_type)));
+    table.insert("runtime_path", Item::Value(string(&handler.runtime_path)));
     for (key, list) in [
         ("pod_annotations", &handler.pod_annotations),
         ("container_annotations", &handler.container_annotations),
     ] {
-        let array: Array = list.iter().map(String::as_str).collect();
+        let array: Array = list.iter().map(|text| string(text)).collect();
         table.insert(key, Item::Value(Value::Array(array)));
     }
     let mut options = Table::new();
-    options.insert("ConfigPath", value(handler.config_path.as_str()));
+    options.insert("ConfigPath", Item::Value(string(&handler.config_path)));
     table.insert("options", Item::Table(options));
     table
+}
+
+/// A text as TOML 1.0 has it on one line. toml_edit itself would write a text with line ends over several lines, of which one could look
+/// like a marker of ours, and would use escapes of TOML 1.1, which containerd does not know.
+fn string(text: &str) -> Value {
+    quoted(text)
+        .parse()
+        .expect("JSON's escapes are also TOML's, and the one byte that JSON leaves is escaped")
+}
+
+/// A key, likewise.
+pub(crate) fn key(name: &str) -> Key {
+    let bare = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
+    if !name.is_empty() && name.bytes().all(bare) {
+        Key::new(name)
+    } else {
+        quoted(name)
+            .parse()
+            .expect("a text in quotes is a key, too")
+    }
+}
+
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text)
+        .to_string()
+        .replace('\u{7f}', "\\u007f")
 }
 
 fn value(value: impl Into<Value>) -> Item {
@@ -142,12 +168,12 @@ fn from_tree(tree: &toml::Table) -> Table {
     // Plain values first: after a sub-table they would belong to it.
     for (key, item) in tree {
         if let Some(plain) = plain(item) {
-            table.insert(key, Item::Value(plain));
+            table.insert_formatted(&self::key(key), Item::Value(plain));
         }
     }
     for (key, item) in tree {
         if let toml::Value::Table(inner) = item {
-            table.insert(key, Item::Table(from_tree(inner)));
+            table.insert_formatted(&self::key(key), Item::Table(from_tree(inner)));
         }
     }
     table
@@ -155,7 +181,7 @@ fn from_tree(tree: &toml::Table) -> Table {
 
 fn plain(item: &toml::Value) -> Option<Value> {
     Some(match item {
-        toml::Value::String(text) => text.as_str().into(),
+        toml::Value::String(text) => string(text),
         toml::Value::Integer(number) => (*number).into(),
         toml::Value::Float(number) => (*number).into(),
         toml::Value::Boolean(truth) => (*truth).into(),

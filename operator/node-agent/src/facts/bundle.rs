@@ -139,9 +139,9 @@ mod tests {
         let path = folder.path().join(SHIM);
         assert_eq!(shim(&path), Shim::Missing);
         std::fs::write(&path, "#!/bin/sh\nexit 0 # long enough").unwrap();
-        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
         assert_eq!(shim(&path), Shim::NotExecutable(0o644));
-        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
         assert!(matches!(shim(&path), Shim::NoProgram(_)));
     }
 }

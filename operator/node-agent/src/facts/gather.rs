@@ -18,6 +18,7 @@ use super::running::Running;
 use super::version::{Version, VersionError};
 use super::{Bundle, HostFacts};
 use crate::config;
+use crate::errors::Chain;
 use crate::layout::{Distribution, Layout, Source};
 
 /// A configuration larger than this is a mistake.
@@ -154,7 +155,7 @@ pub async fn gather(
     let (mut layout, binary) = locate(distribution, &unit, &disk)?;
 
     let effective = match live.dump(&binary, &layout.loaded).await {
-        Ok(dump) => Effective::parse(&dump.text).map_err(|error| with_sources(&error)),
+        Ok(dump) => Effective::parse(&dump.text).map_err(|error| Chain(&error).to_string()),
         Err(error) => Err(error.to_string()),
     };
     if let Ok(Effective {
@@ -175,7 +176,7 @@ pub async fn gather(
         }
     };
     let running = match &answer {
-        Ok(answer) => Running::parse(answer).map_err(|error| with_sources(&error)),
+        Ok(answer) => Running::parse(answer).map_err(|error| Chain(&error).to_string()),
         Err(error) => Err(error.to_string()),
     };
     let owned = Owned::read(root)?;
@@ -191,6 +192,7 @@ pub async fn gather(
         unit,
         containerd: Version::parse(&version)?,
         binary,
+        bystanders: disk.bystanders(&layout, &files)?,
         files,
         symlinks,
         effective,
@@ -204,20 +206,8 @@ pub async fn gather(
     })
 }
 
-/// An error with what caused it, on one line.
-pub(crate) fn with_sources(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(cause.to_string().trim_end());
-        source = cause.source();
-    }
-    text
-}
-
 /// `uname -m` as OCI names it.
-fn oci_architecture(machine: &str) -> String {
+pub(super) fn oci_architecture(machine: &str) -> String {
     match machine.trim() {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
@@ -287,6 +277,35 @@ impl Disk<'_> {
             }
         }
         Ok((files, symlinks))
+    }
+
+    /// Files near the one that is loaded that look as if containerd read them.
+    fn bystanders(
+        &self,
+        layout: &Layout,
+        files: &BTreeMap<PathBuf, Option<Vec<u8>>>,
+    ) -> Result<BTreeMap<PathBuf, Vec<u8>>, FactsError> {
+        let Some(folder) = layout.loaded.parent() else {
+            return Ok(BTreeMap::new());
+        };
+        let mut paths = Vec::new();
+        for path in self.list(folder)? {
+            if path.extension().is_some_and(|end| end == "d") {
+                paths.extend(self.list(&path)?);
+            } else {
+                paths.push(path);
+            }
+        }
+        let mut bystanders = BTreeMap::new();
+        for path in paths {
+            if path.extension().is_some_and(|end| end == "toml")
+                && !files.contains_key(&path)
+                && let Some(bytes) = self.read(&path)?
+            {
+                bystanders.insert(path, bytes);
+            }
+        }
+        Ok(bystanders)
     }
 
     fn imported(&self, pattern: &Path) -> Result<Vec<PathBuf>, FactsError> {

@@ -25,7 +25,6 @@ use std::path::PathBuf;
 use wasmlet_api::Digest;
 
 pub use effective::{Effective, EffectiveError, HandlerConfig};
-pub(crate) use gather::with_sources;
 pub use gather::{Choices, DROP_IN, FactsError, gather};
 pub use live::{Active, CriAnswer, Dump, Live, LiveError, Unit};
 pub use os::OsRelease;
@@ -54,7 +53,9 @@ pub struct HostFacts {
     /// Files that decide what containerd does, and what is written to: the one it loads, all that it imports, the template.
     /// One that is looked for and missing is there with `None`.
     pub files: BTreeMap<PathBuf, Option<Vec<u8>>>,
-    /// Those of them that are symbolic links, and where they lead.
+    /// `*.toml` beside the file that containerd loads, or in a folder `*.d` there, which it does not read.
+    pub bystanders: BTreeMap<PathBuf, Vec<u8>>,
+    /// Those of `files` that are symbolic links, and where they lead.
     pub symlinks: BTreeMap<PathBuf, PathBuf>,
     /// What `containerd config dump` makes of the files as they are. `None`: it could not be had, for the reason.
     pub effective: Result<Effective, String>,

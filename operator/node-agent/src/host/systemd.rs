@@ -4,6 +4,7 @@
 //! dbus is not installed or has to be restarted together with what we restart. systemd lets root do everything there and asks for no
 //! capability. The protocol is org.freedesktop.systemd1(5).
 
+use std::convert::Infallible;
 use std::ffi::OsStr;
 use std::fmt;
 use std::os::fd::OwnedFd;
@@ -11,7 +12,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use tokio::io::AsyncReadExt as _;
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 use zbus::message::Type;
@@ -33,13 +33,15 @@ const TRANSIENT: &str = "wasmlet-node-run-";
 /// For an answer to a question. systemd answers at once unless it is stuck.
 const ANSWER: Duration = Duration::from_secs(25);
 /// What is kept of a program's output, in bytes. `containerd config dump` writes about 20 kB.
-const OUTPUT_BYTES: u64 = 4 << 20;
+const OUTPUT_BYTES: usize = 4 << 20;
 
 /// Why systemd did not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
 pub enum SystemdError {
     /// There is no socket, or nobody answers at it.
-    #[error("cannot connect to systemd at {SOCKET}: the node must run systemd, and the agent's pod must have the host's /run/systemd and be root")]
+    #[error(
+        "cannot connect to systemd at {SOCKET}: the node must run systemd, and the agent's pod must have the host's /run/systemd and be root"
+    )]
     Connect(#[source] zbus::Error),
     /// A method failed.
     #[error("systemd refused {method} of {subject}")]
@@ -276,7 +278,9 @@ impl Systemd {
         let line = command.line();
         let ran = self.run_as(&unit, command).await;
         // Whatever happened, nothing of it stays: a unit that has ended well is "active (exited)" until it is stopped.
-        let stopped = self.job("StopUnit", &unit, &(&unit, "replace"), ANSWER).await;
+        let stopped = self
+            .job("StopUnit", &unit, &(&unit, "replace"), ANSWER)
+            .await;
         self.call("ResetFailedUnit", &unit, &(&unit,)).await.ok();
         if let (Ok(_), Err(error)) = (&ran, stopped)
             && !is_no_such_unit(&error)
@@ -288,8 +292,8 @@ impl Systemd {
 
     async fn run_as(&self, unit: &str, command: Command) -> Result<Output, SystemdError> {
         let line = command.line();
-        let (out, out_end) = output_pipe()?;
-        let (err, err_end) = output_pipe()?;
+        let (mut out, out_end) = Stream::new()?;
+        let (mut err, err_end) = Stream::new()?;
         let input = input_pipe(&command.input)?;
         let program = command.program.display().to_string();
         let mut arguments = vec![program.clone()];
@@ -310,45 +314,33 @@ impl Systemd {
             ("StandardOutputFileDescriptor", fd(out_end)),
             ("StandardErrorFileDescriptor", fd(err_end)),
         ];
-        let read = |pipe: pipe::Receiver| {
-            let line = line.clone();
-            async move {
-                let mut bytes = Vec::new();
-                // What is more than that is not read, and the program stops or is stopped.
-                pipe.take(OUTPUT_BYTES)
-                    .read_to_end(&mut bytes)
-                    .await
-                    .map_err(|error| SystemdError::Output(line, error))?;
-                Ok::<_, SystemdError>(bytes)
-            }
-        };
         let auxiliary: Auxiliary = Vec::new();
         let body = (unit, "fail", properties, auxiliary);
-        // Our own ends are in the body: with it they go, or the pipes would never end.
-        let job = async {
-            let job = self
-                .job("StartTransientUnit", unit, &body, command.within + ANSWER)
-                .await;
-            drop(body);
-            job
+        let job = tokio::select! {
+            job = self.job("StartTransientUnit", unit, &body, command.within + ANSWER) => job,
+            // Not until their end: systemd keeps the other ends open as long as the unit is there.
+            never = read_both(&mut out, &mut err) => match never {},
         };
-        let (job, stdout, stderr) = tokio::join!(job, read(out), read(err));
+        drop(body);
         match job {
             // That it "failed" is how the program ended; its properties say how.
             Ok(()) | Err(SystemdError::Job { .. }) => {}
             Err(error) => return Err(error),
         }
+        let unread = |error| SystemdError::Output(line.clone(), error);
         Ok(Output {
             ended: self.ended(unit).await?,
-            stdout: stdout?,
-            stderr: stderr?,
+            stdout: out.rest().map_err(unread)?,
+            stderr: err.rest().map_err(unread)?,
         })
     }
 
     async fn ended(&self, unit: &str) -> Result<Ended, SystemdError> {
         let path = self.load(unit).await?;
         let result: String = self.property(unit, &path, SERVICE, "Result").await?;
-        let status: i32 = self.property(unit, &path, SERVICE, "ExecMainStatus").await?;
+        let status: i32 = self
+            .property(unit, &path, SERVICE, "ExecMainStatus")
+            .await?;
         Ok(match result.as_str() {
             "success" | "exit-code" => Ended::Exited(status),
             "signal" | "core-dump" => Ended::Killed(status),
@@ -381,17 +373,21 @@ impl Systemd {
                 &(Vec::<String>::new(), vec![pattern.as_str()]),
             )
             .await?;
-        let units: Vec<Listed> = answer
-            .body()
-            .deserialize()
-            .map_err(|source| SystemdError::Call {
-                method: "ListUnitsByPatterns",
-                subject: pattern.clone(),
-                source,
-            })?;
+        let units: Vec<Listed> =
+            answer
+                .body()
+                .deserialize()
+                .map_err(|source| SystemdError::Call {
+                    method: "ListUnitsByPatterns",
+                    subject: pattern.clone(),
+                    source,
+                })?;
         for unit in units.into_iter().map(|listed| listed.0) {
             tracing::info!(%unit, "stopping what an earlier agent left");
-            match self.job("StopUnit", &unit, &(&unit, "replace"), ANSWER).await {
+            match self
+                .job("StopUnit", &unit, &(&unit, "replace"), ANSWER)
+                .await
+            {
                 Ok(()) => {}
                 Err(error) if is_no_such_unit(&error) => {}
                 Err(error) => return Err(error),
@@ -424,16 +420,23 @@ impl Systemd {
         T: TryFrom<OwnedValue>,
     {
         let answer = self
-            .call_at(path.as_str(), PROPERTIES, "Get", subject, &(interface, property))
+            .call_at(
+                path.as_str(),
+                PROPERTIES,
+                "Get",
+                subject,
+                &(interface, property),
+            )
             .await?;
-        let value: OwnedValue = answer
-            .body()
-            .deserialize()
-            .map_err(|source| SystemdError::Call {
-                method: "Get",
-                subject: subject.to_owned(),
-                source,
-            })?;
+        let value: OwnedValue =
+            answer
+                .body()
+                .deserialize()
+                .map_err(|source| SystemdError::Call {
+                    method: "Get",
+                    subject: subject.to_owned(),
+                    source,
+                })?;
         T::try_from(value).map_err(|_| SystemdError::Property {
             property,
             subject: subject.to_owned(),
@@ -481,13 +484,14 @@ impl Systemd {
                 subject: unit.to_owned(),
             })
         };
-        let result = tokio::time::timeout(within, ended)
-            .await
-            .map_err(|_| SystemdError::Silent {
-                method,
-                subject: unit.to_owned(),
-                within,
-            })??;
+        let result =
+            tokio::time::timeout(within, ended)
+                .await
+                .map_err(|_| SystemdError::Silent {
+                    method,
+                    subject: unit.to_owned(),
+                    within,
+                })??;
         if result == "done" {
             Ok(())
         } else {
@@ -548,11 +552,64 @@ fn is_no_such_unit(error: &SystemdError) -> bool {
         if name.as_str() == "org.freedesktop.systemd1.NoSuchUnit")
 }
 
-/// Our end, which does not block, and the program's.
-fn output_pipe() -> Result<(pipe::Receiver, OwnedFd), SystemdError> {
-    let (ours, theirs) = std::io::pipe().map_err(SystemdError::Pipe)?;
-    let ours = pipe::Receiver::from_owned_fd(ours.into()).map_err(SystemdError::Pipe)?;
-    Ok((ours, theirs.into()))
+/// What a program writes.
+struct Stream {
+    pipe: pipe::Receiver,
+    bytes: Vec<u8>,
+}
+
+impl Stream {
+    /// With the program's end.
+    fn new() -> Result<(Self, OwnedFd), SystemdError> {
+        let (ours, theirs) = std::io::pipe().map_err(SystemdError::Pipe)?;
+        let pipe = pipe::Receiver::from_owned_fd(ours.into()).map_err(SystemdError::Pipe)?;
+        let bytes = Vec::new();
+        Ok((Self { pipe, bytes }, theirs.into()))
+    }
+
+    /// Reads for as long as it is asked to, so that the program never waits for us.
+    async fn read(&mut self) -> Infallible {
+        loop {
+            // An error shows again when the rest is read.
+            if self.pipe.readable().await.is_err() || !matches!(self.read_now(), Ok(Read::More)) {
+                // Woken by nothing: the end of the program ends this.
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+    }
+
+    /// What is in the pipe now. A program that has ended has written all of it.
+    fn rest(mut self) -> std::io::Result<Vec<u8>> {
+        while self.read_now()? == Read::More {}
+        Ok(self.bytes)
+    }
+
+    fn read_now(&mut self) -> std::io::Result<Read> {
+        let mut buffer = [0; 8192];
+        // Not by the runtime's readiness, which may be older than what was written.
+        match nix::unistd::read(&self.pipe, &mut buffer) {
+            Ok(0) => Ok(Read::Nothing),
+            Ok(length) => {
+                // What is more than that is thrown away.
+                let room = OUTPUT_BYTES.saturating_sub(self.bytes.len());
+                self.bytes.extend_from_slice(&buffer[..length.min(room)]);
+                Ok(Read::More)
+            }
+            Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EINTR) => Ok(Read::Nothing),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+}
+
+/// Whether there was something to read.
+#[derive(Debug, PartialEq, Eq)]
+enum Read {
+    More,
+    Nothing,
+}
+
+async fn read_both(out: &mut Stream, err: &mut Stream) -> Infallible {
+    tokio::join!(out.read(), err.read()).0
 }
 
 /// The end for a program to read, with all that it will read already inside.
