@@ -569,43 +569,40 @@ impl Stream {
 
     /// Reads for as long as it is asked to, so that the program never waits for us.
     async fn read(&mut self) -> Infallible {
+        let mut buffer = [0; 8192];
         loop {
-            // An error shows again when the rest is read.
-            if self.pipe.readable().await.is_err() || !matches!(self.read_now(), Ok(Read::More)) {
-                // Woken by nothing: the end of the program ends this.
-                tokio::time::sleep(Duration::from_millis(10)).await;
+            let read = match self.pipe.readable().await {
+                Ok(()) => self.pipe.try_read(&mut buffer),
+                Err(error) => Err(error),
+            };
+            match read {
+                Ok(length) if length > 0 => self.keep(&buffer[..length]),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                // Its end, or an error, which shows again when the rest is read.
+                Ok(_) | Err(_) => std::future::pending().await,
             }
         }
+    }
+
+    /// What is more than [`OUTPUT_BYTES`] is thrown away.
+    fn keep(&mut self, bytes: &[u8]) {
+        let room = OUTPUT_BYTES.saturating_sub(self.bytes.len());
+        self.bytes.extend_from_slice(&bytes[..bytes.len().min(room)]);
     }
 
     /// What is in the pipe now. A program that has ended has written all of it.
     fn rest(mut self) -> std::io::Result<Vec<u8>> {
-        while self.read_now()? == Read::More {}
-        Ok(self.bytes)
-    }
-
-    fn read_now(&mut self) -> std::io::Result<Read> {
         let mut buffer = [0; 8192];
-        // Not by the runtime's readiness, which may be older than what was written.
-        match nix::unistd::read(&self.pipe, &mut buffer) {
-            Ok(0) => Ok(Read::Nothing),
-            Ok(length) => {
-                // What is more than that is thrown away.
-                let room = OUTPUT_BYTES.saturating_sub(self.bytes.len());
-                self.bytes.extend_from_slice(&buffer[..length.min(room)]);
-                Ok(Read::More)
+        loop {
+            // Not by the runtime's readiness, which may be older than what was written.
+            match nix::unistd::read(&self.pipe, &mut buffer) {
+                Ok(0) | Err(nix::errno::Errno::EAGAIN) => return Ok(self.bytes),
+                Ok(length) => self.keep(&buffer[..length]),
+                Err(nix::errno::Errno::EINTR) => {}
+                Err(errno) => return Err(errno.into()),
             }
-            Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EINTR) => Ok(Read::Nothing),
-            Err(errno) => Err(errno.into()),
         }
     }
-}
-
-/// Whether there was something to read.
-#[derive(Debug, PartialEq, Eq)]
-enum Read {
-    More,
-    Nothing,
 }
 
 async fn read_both(out: &mut Stream, err: &mut Stream) -> Infallible {
