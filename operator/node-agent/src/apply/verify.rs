@@ -170,7 +170,7 @@ impl Verify<'_> {
                 handler: name.clone(),
                 runtime_path: program.clone(),
                 config_path: PathBuf::from(&handler.config_path),
-                root: bundle.join("probe"),
+                module: bundle.join("probe/probe.wasm"),
                 cgroups,
                 scratch: scratch.join("probe"),
                 // With a cold cache it is compiled first, behind all else that compiles on the node.

@@ -1,7 +1,7 @@
 //! One container through containerd's task API, to see that a shim works.
 //!
 //! It is in a containerd namespace of our own, where the kubelet does not look, and needs neither image nor snapshot: its root file system
-//! is the bundle's `probe` folder, bound read-only. What it prints comes back through FIFOs.
+//! is a folder of the agent's with the bundle's module in it (a copy: libcontainer makes `/dev` and others there). What it prints comes back through FIFOs.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -39,8 +39,8 @@ pub struct Probe {
     pub runtime_path: PathBuf,
     /// Settings of the handler.
     pub config_path: PathBuf,
-    /// Folder with `probe.wasm`.
-    pub root: PathBuf,
+    /// The module, `probe.wasm` of the bundle.
+    pub module: PathBuf,
     /// How the node's cgroups are named.
     pub cgroups: Cgroups,
     /// Folder in which its FIFOs may be; the same on the host.
@@ -98,9 +98,9 @@ pub enum ProbeError {
         /// What it wrote to stderr.
         said: String,
     },
-    /// Its FIFOs.
-    #[error("cannot make the FIFO {}", .0.display())]
-    Fifo(PathBuf, #[source] std::io::Error),
+    /// Its files.
+    #[error("cannot make {} for a container", .0.display())]
+    Scratch(PathBuf, #[source] std::io::Error),
 }
 
 /// `runtimeoptions.v1.Options`.
@@ -161,6 +161,8 @@ impl Probe {
         let mut clients = Clients::new(socket).await?;
         let id = format!("{}-{:08x}", self.handler, fastrand::u32(..));
         let streams = Streams::new(&self.scratch.join(&id))?;
+        let root = streams.folder.join("root");
+        place(&self.module, &root).map_err(|error| ProbeError::Scratch(root, error))?;
         let call = |step, status: Status, streams: &Streams| ProbeError::Call {
             handler: self.handler.clone(),
             step,
@@ -205,7 +207,7 @@ impl Probe {
             runtime: Some(api::container::Runtime {
                 // All versions take an absolute path for the program itself.
                 name: self.runtime_path.display().to_string(),
-                options: Some(options.clone()),
+                options: Some(options),
             }),
             spec: Some(Any {
                 type_url: "types.containerd.io/opencontainers/runtime-spec/1/Spec".to_owned(),
@@ -222,9 +224,9 @@ impl Probe {
             .map_err(|status| ("creating it", status))?;
         let root = Mount {
             r#type: "bind".to_owned(),
-            source: self.root.display().to_string(),
+            source: streams.path("root"),
             target: String::new(),
-            options: vec!["rbind".to_owned(), "ro".to_owned()],
+            options: vec!["rbind".to_owned(), "rw".to_owned()],
         };
         clients
             .tasks
@@ -233,7 +235,7 @@ impl Probe {
                 rootfs: vec![root],
                 stdout: streams.path("stdout"),
                 stderr: streams.path("stderr"),
-                options: Some(options),
+                // The container's options: containerd 2 takes none of this kind here.
                 ..Default::default()
             }))
             .await
@@ -287,6 +289,20 @@ impl Probe {
         });
         spec.to_string().into_bytes()
     }
+}
+
+/// A root file system with a module in it.
+fn place(module: &Path, root: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let set = |path: &Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+    };
+    std::fs::create_dir(root)?;
+    // Whatever the umask is: the container's user is nobody.
+    set(root, 0o755)?;
+    let file = root.join("probe.wasm");
+    std::fs::write(&file, std::fs::read(module)?)?;
+    set(&file, 0o644)
 }
 
 /// Ends and removes one container, whatever state it is in.
@@ -369,13 +385,13 @@ struct Streams {
 impl Streams {
     fn new(folder: &Path) -> Result<Self, ProbeError> {
         std::fs::create_dir_all(folder)
-            .map_err(|error| ProbeError::Fifo(folder.to_owned(), error))?;
+            .map_err(|error| ProbeError::Scratch(folder.to_owned(), error))?;
         let open = |name: &str| {
             let path = folder.join(name);
             nix::unistd::mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR)
                 .map_err(std::io::Error::from)
                 .and_then(|()| pipe::OpenOptions::new().open_receiver(&path))
-                .map_err(|error| ProbeError::Fifo(path, error))
+                .map_err(|error| ProbeError::Scratch(path, error))
         };
         Ok(Self {
             stdout: open("stdout")?,
