@@ -8,12 +8,16 @@
 //! - [`config`]: containerd's configuration, text to text.
 //! - [`plan`]: facts and target → what has to happen; pure.
 //! - [`doctor`]: why pods of a handler do not start; pure.
+//! - [`agent`]: the loop around all that.
+//! - [`apply`]: the only writer; journal, verification, roll-back.
 //! - [`host`]: the node's systemd and containerd.
 //! - [`store`]: bundles, from the build to the node's store and out of it again.
 //! - [`folder`]: folders without following links.
 
 #![forbid(unsafe_code)]
 
+pub mod agent;
+pub mod apply;
 pub mod cli;
 pub mod config;
 pub mod doctor;

@@ -1,8 +1,13 @@
 //! The commands of `wasmlet-node`. Each is a file; this one gives them logs, an exit code and last words.
 
+mod agent;
 mod bundle;
+<<<<<<< HEAD
 mod doctor;
 mod plan;
+=======
+mod remove;
+>>>>>>> op-host
 mod stage;
 mod target;
 
@@ -39,9 +44,14 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Agent(agent::Arguments),
     Bundle(bundle::Arguments),
+<<<<<<< HEAD
     Doctor(doctor::Arguments),
     Plan(plan::Arguments),
+=======
+    Remove(remove::Arguments),
+>>>>>>> op-host
     Stage(stage::Arguments),
 }
 
@@ -72,9 +82,14 @@ impl Arguments {
     /// Runs the command.
     pub fn run(self) -> ExitCode {
         let ended = start_logs(self.log).and_then(|()| match self.command {
+            Command::Agent(arguments) => arguments.run(),
             Command::Bundle(arguments) => arguments.run(),
+<<<<<<< HEAD
             Command::Doctor(arguments) => arguments.run(),
             Command::Plan(arguments) => arguments.run(),
+=======
+            Command::Remove(arguments) => arguments.run(),
+>>>>>>> op-host
             Command::Stage(arguments) => arguments.run(),
         });
         match ended {
@@ -87,6 +102,20 @@ impl Arguments {
             }
         }
     }
+}
+
+/// Cannot start the runtime.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot start the event loop")]
+struct EventLoop(#[source] std::io::Error);
+
+/// Runs something asynchronous on this thread: an agent has one thing to do at a time, and threads cost memory.
+fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(EventLoop)?
+        .block_on(work)
 }
 
 fn start_logs(filter: String) -> Result<(), Failure> {

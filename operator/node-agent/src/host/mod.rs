@@ -4,7 +4,9 @@
 //! none of the host's namespaces and mounts nothing.
 
 pub mod cri;
+pub mod node;
 pub mod systemd;
+pub mod task;
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,16 +14,29 @@ use std::time::Duration;
 use crate::errors::Chain;
 use crate::facts::{CriAnswer, Dump, Live, LiveError, Unit};
 use cri::Cri;
+use node::OwnNode;
 use systemd::{Command, Systemd};
 
 /// For a program that only says something.
 const ASK: Duration = Duration::from_secs(30);
 
 /// The node that the agent runs on.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Host;
+#[derive(Clone, Default)]
+pub struct Host {
+    node: Option<OwnNode>,
+}
 
 impl Host {
+    /// With the API server's view of it.
+    pub fn with_node(node: OwnNode) -> Self {
+        Self { node: Some(node) }
+    }
+
+    /// The API server's view of it, where there is one.
+    pub(crate) fn node(&self) -> Option<&OwnNode> {
+        self.node.as_ref()
+    }
+
     /// Runs a program of the host to its end and wants exit code 0.
     ///
     /// # Errors

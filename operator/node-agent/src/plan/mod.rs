@@ -18,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 pub use decide::plan;
+
 pub use expect::Unmet;
 pub use refusal::Refusal;
 pub use show::Shown;

@@ -1,11 +1,11 @@
 //! Removes bundles that nothing uses any more.
 //!
 //! A shim holds a shared flock on its bundle's folder for as long as it lives, and containerd calls a dead shim's program once more, to clean
-//! up after it, by the path that is in the container's folder. So a bundle goes when no runtime's link leads to it, an exclusive lock
-//! can be had, and it is not named by a container's `shim-binary-path`, where that can be read.
+//! up after it, by `runtime_path`: the link, not the bundle. So a bundle goes when no runtime's link leads to it and an exclusive lock can be had.
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use nix::fcntl::{Flock, FlockArg};
 use wasmlet_api::Digest;
@@ -40,11 +40,15 @@ pub struct Collected {
     pub in_use: Vec<Digest>,
 }
 
-/// Removes the bundles that are not in `keep` and that no shim holds.
+/// Removes the bundles that are not in `keep`, are at least this old, and that no shim holds.
 ///
 /// # Errors
 /// [`CollectError`]; what was removed until then stays removed.
-pub fn collect(store: &Path, keep: &[Digest]) -> Result<Collected, CollectError> {
+pub fn collect(
+    store: &Path,
+    keep: &[Digest],
+    min_age: Duration,
+) -> Result<Collected, CollectError> {
     let mut collected = Collected::default();
     if !store.exists() {
         return Ok(collected);
@@ -63,6 +67,9 @@ pub fn collect(store: &Path, keep: &[Digest]) -> Result<Collected, CollectError>
         let inner = folder
             .folder(Path::new(&name))
             .map_err(io("open", path.clone()))?;
+        if age(&path) < min_age {
+            continue;
+        }
         let descriptor = inner.descriptor().map_err(io("open", path.clone()))?;
         match Flock::lock(
             std::fs::File::from(descriptor),
@@ -83,6 +90,19 @@ pub fn collect(store: &Path, keep: &[Digest]) -> Result<Collected, CollectError>
         }
     }
     Ok(collected)
+}
+
+/// Since it was renamed into its place. A clock that was set back makes it young.
+fn age(path: &Path) -> Duration {
+    use std::os::unix::fs::MetadataExt as _;
+    let Ok(metadata) = path.symlink_metadata() else {
+        return Duration::ZERO;
+    };
+    let changed = Duration::from_secs(u64::try_from(metadata.ctime()).unwrap_or(0));
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
+        .saturating_sub(changed)
 }
 
 /// The digest of which a name in the store is.
@@ -112,11 +132,13 @@ mod tests {
         let descriptor = std::fs::File::from(folder.descriptor().unwrap());
         let shim = Flock::lock(descriptor, FlockArg::LockSharedNonblock).unwrap();
 
-        let first = collect(store, std::slice::from_ref(&kept)).unwrap();
+        let young = collect(store, &[], Duration::from_secs(60)).unwrap();
+        assert_eq!(young, Collected::default());
+        let first = collect(store, std::slice::from_ref(&kept), Duration::ZERO).unwrap();
         assert_eq!(first.removed, std::slice::from_ref(&old));
         assert_eq!(first.in_use, std::slice::from_ref(&held));
         drop(shim);
-        let second = collect(store, std::slice::from_ref(&kept)).unwrap();
+        let second = collect(store, std::slice::from_ref(&kept), Duration::ZERO).unwrap();
         assert_eq!(second.removed, [held]);
         assert!(store.join(kept.hex()).join("bin/shim").exists());
         assert!(store.join("not-a-bundle").exists());
@@ -126,7 +148,7 @@ mod tests {
     fn a_store_that_is_not_there_is_not_made() {
         let dir = tempfile::tempdir().unwrap();
         let store = dir.path().join("store");
-        assert_eq!(collect(&store, &[]).unwrap(), Collected::default());
+        assert_eq!(collect(&store, &[], Duration::ZERO).unwrap(), Collected::default());
         assert!(!store.exists());
     }
 }
