@@ -2,12 +2,9 @@
 
 mod agent;
 mod bundle;
-<<<<<<< HEAD
 mod doctor;
 mod plan;
-=======
 mod remove;
->>>>>>> op-host
 mod stage;
 mod target;
 
@@ -46,12 +43,9 @@ pub struct Arguments {
 enum Command {
     Agent(agent::Arguments),
     Bundle(bundle::Arguments),
-<<<<<<< HEAD
     Doctor(doctor::Arguments),
     Plan(plan::Arguments),
-=======
     Remove(remove::Arguments),
->>>>>>> op-host
     Stage(stage::Arguments),
 }
 
@@ -84,12 +78,9 @@ impl Arguments {
         let ended = start_logs(self.log).and_then(|()| match self.command {
             Command::Agent(arguments) => arguments.run(),
             Command::Bundle(arguments) => arguments.run(),
-<<<<<<< HEAD
             Command::Doctor(arguments) => arguments.run(),
             Command::Plan(arguments) => arguments.run(),
-=======
             Command::Remove(arguments) => arguments.run(),
->>>>>>> op-host
             Command::Stage(arguments) => arguments.run(),
         });
         match ended {
