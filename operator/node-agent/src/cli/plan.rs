@@ -49,7 +49,7 @@ impl Node {
                 let recorded = Recorded::read(root)?;
                 runtime.block_on(gather(root, &recorded, &choices))?
             }
-            None => runtime.block_on(gather("/".as_ref(), &Host, &choices))?,
+            None => runtime.block_on(gather("/".as_ref(), &Host::default(), &choices))?,
         };
         Ok(facts)
     }
