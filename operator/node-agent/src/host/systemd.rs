@@ -12,11 +12,13 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use tokio::io::AsyncReadExt as _;
+use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 use zbus::message::Type;
 use zbus::zvariant::{Fd, OwnedObjectPath, OwnedValue, Value};
 use zbus::{Connection, MatchRule, Message, MessageStream};
 
+use super::private::Private;
 use crate::facts::{Active, Unit};
 
 /// systemd's own socket.
@@ -189,9 +191,9 @@ impl Systemd {
     }
 
     async fn connect_to(socket: &Path) -> Result<Self, SystemdError> {
-        let address = format!("unix:path={}", socket.display());
         let connecting = async {
-            zbus::connection::Builder::address(address.as_str())?
+            let stream = UnixStream::connect(socket).await?;
+            zbus::connection::Builder::socket(Private(stream))
                 .p2p()
                 .build()
                 .await
