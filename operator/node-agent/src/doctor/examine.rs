@@ -350,8 +350,7 @@ fn documents(facts: &HostFacts) -> Vec<(PathBuf, Result<Document, String>)> {
         .filter_map(|path| {
             let bytes = facts.files.get(&path)?.as_deref()?;
             let document = match std::str::from_utf8(bytes) {
-                Ok(text) => config::inspect(text)
-                    .map_err(|error| Chain(&*error).to_string().trim_end().replace('\n', " ")),
+                Ok(text) => config::inspect(text).map_err(|error| error.to_string()),
                 Err(error) => Err(error.to_string()),
             };
             Some((path, document))
