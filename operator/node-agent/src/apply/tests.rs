@@ -1,3 +1,4 @@
+<<<<<<< HEAD
 //! Applying on a machine that plays systemd and containerd, killed at every moment.
 
 use std::collections::BTreeMap;
@@ -490,3 +491,6 @@ async fn an_agent_that_is_killed_at_any_moment_leaves_the_old_or_the_new() {
         assert!(steps.contains(&step.name()), "nobody was killed at {}", step.name());
     }
 }
+=======
+
+>>>>>>> op-agent
