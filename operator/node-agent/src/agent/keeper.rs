@@ -243,13 +243,18 @@ impl<M: Machine> Keeper<M> {
             }
         }
         self.looked = None;
+        let applied = outcome == Outcome::Applied;
         self.end_order(outcome)?;
+<<<<<<< HEAD
+        if applied && target.runtimes.is_empty() {
+=======
         if let Some(Outcome::Applied) = self
             .state
             .last
             .as_ref()
             .and_then(|last| last.outcome.as_ref())
         {
+>>>>>>> op-agent
             self.collect();
         }
         // The store, the containerd: what is reported is what is now.
@@ -454,20 +459,14 @@ impl<M: Machine> Keeper<M> {
                 .send_modify(|report| report.drift = Drift::InSync);
             return Ok(Check::InSync);
         }
+        if is_bookkeeping(&plan) {
+            return self.keep_books(&facts, &plan).await;
+        }
         let what = difference(&plan);
         tracing::warn!(what, "the node is not as it was applied; repairing it");
         self.report
             .send_modify(|report| report.drift = Drift::Repairing(what.clone()));
-        let order = match &self.state.last {
-            Some(last) => For {
-                revision: last.revision.clone(),
-                attempt: last.attempt,
-            },
-            None => For {
-                revision: target.revision(),
-                attempt: 0,
-            },
-        };
+        let order = self.last_order();
         if let Err((reason, message)) = self.check_bundles(&plan).await {
             return Ok(self.not_repaired(reason, message));
         }
@@ -484,6 +483,32 @@ impl<M: Machine> Keeper<M> {
         self.state.write(self.applier.state_folder())?;
         self.show();
         Ok(check)
+    }
+
+    /// Somebody else changed a file, and nothing that is ours in it: only the list of owned files is brought up to date.
+    async fn keep_books(&mut self, facts: &HostFacts, plan: &Plan) -> Result<Check, StateError> {
+        let order = self.last_order();
+        match self.apply(facts, plan, &order, Probing::No).await {
+            Ok(_) => {
+                self.report
+                    .send_modify(|report| report.drift = Drift::InSync);
+                Ok(Check::InSync)
+            }
+            Err((error, _)) => Ok(self.not_repaired(error.reason(), Chain(&error).to_string())),
+        }
+    }
+
+    fn last_order(&self) -> For {
+        match &self.state.last {
+            Some(last) => For {
+                revision: last.revision.clone(),
+                attempt: last.attempt,
+            },
+            None => For {
+                revision: String::new(),
+                attempt: 0,
+            },
+        }
     }
 
     fn not_repaired(&self, reason: Reason, message: String) -> Check {
@@ -600,6 +625,16 @@ impl<M: Machine> Keeper<M> {
             }
         });
     }
+}
+
+/// Whether no byte of the node changes.
+fn is_bookkeeping(plan: &Plan) -> bool {
+    plan.restart == Restart::No
+        && plan
+            .before_restart
+            .iter()
+            .chain(&plan.after_restart)
+            .all(|change| matches!(change, Change::File(file) if !file.writes()))
 }
 
 /// What a plan changes, for people.

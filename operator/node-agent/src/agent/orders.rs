@@ -26,8 +26,13 @@ pub struct Wanted {
     pub generation: Option<i64>,
 }
 
-/// Follows the WasmNode of this name for ever. None is published until there is one with an order.
-pub async fn follow(client: Client, name: String, wanted: watch::Sender<Option<Wanted>>) {
+/// Follows the WasmNode of this name for ever. None is published until there is one with an order; `there` has its UID while it exists.
+pub async fn follow(
+    client: Client,
+    name: String,
+    wanted: watch::Sender<Option<Wanted>>,
+    there: watch::Sender<Option<String>>,
+) {
     let api: Api<WasmNode> = Api::all(client);
     let one = watcher::Config::default().fields(&format!("metadata.name={name}"));
     let events = watcher(api, one).default_backoff();
@@ -35,6 +40,7 @@ pub async fn follow(client: Client, name: String, wanted: watch::Sender<Option<W
     loop {
         match events.try_next().await {
             Ok(Some(Event::Apply(node) | Event::InitApply(node))) => {
+                there.send_replace(node.metadata.uid.clone());
                 let found = order_of(&node);
                 wanted.send_if_modified(|current| {
                     let differs = *current != found;
@@ -43,7 +49,10 @@ pub async fn follow(client: Client, name: String, wanted: watch::Sender<Option<W
                 });
             }
             // A WasmNode that is gone orders nothing: what is on the node stays until somebody says what shall be.
-            Ok(Some(Event::Delete(_) | Event::Init | Event::InitDone)) => {}
+            Ok(Some(Event::Delete(_))) => {
+                there.send_replace(None);
+            }
+            Ok(Some(Event::Init | Event::InitDone)) => {}
             Ok(None) => return,
             Err(error) => {
                 tracing::warn!(error = %Chain(&error), "cannot follow the node's WasmNode; trying again");

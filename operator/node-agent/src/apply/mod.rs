@@ -398,9 +398,18 @@ impl Applier {
             socket: &facts.layout.socket,
             within: BACK,
         };
+        let mut expect = plan.expect.clone();
+        if let (Restarted::No, Ok(running)) = (restarted, &facts.running) {
+            // What others have written into the files since containerd started is not loaded, and is not to be.
+            expect
+                .others
+                .retain(|name, _| running.handlers.contains_key(name));
+            expect.default_handler.clone_from(&running.default_handler);
+            expect.sandbox_image.clone_from(&running.sandbox_image);
+        }
         verify
             .running(machine, |running| {
-                plan.expect
+                expect
                     .running(running)
                     .map_err(|unmet| unmet.to_string())
             })
