@@ -245,16 +245,7 @@ impl<M: Machine> Keeper<M> {
         self.looked = None;
         let applied = outcome == Outcome::Applied;
         self.end_order(outcome)?;
-<<<<<<< HEAD
         if applied && target.runtimes.is_empty() {
-=======
-        if let Some(Outcome::Applied) = self
-            .state
-            .last
-            .as_ref()
-            .and_then(|last| last.outcome.as_ref())
-        {
->>>>>>> op-agent
             self.collect();
         }
         // The store, the containerd: what is reported is what is now.

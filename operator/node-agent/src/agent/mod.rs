@@ -357,7 +357,9 @@ impl Agent {
         self.health.changed(state, started.elapsed());
         self.checked = Instant::now();
         // A shim that was being started from the old bundle has its lock by then.
-        self.collected = Instant::now().checked_sub(COLLECT - SETTLED).unwrap_or(self.collected);
+        self.collected = Instant::now()
+            .checked_sub(COLLECT - SETTLED)
+            .unwrap_or(self.collected);
         tidy::probes(&self.keeper).await;
         if wanted.target.runtimes.is_empty() && state == AgentState::Applied {
             tidy::uninstalled(&self.keeper).await;

@@ -409,9 +409,7 @@ impl Applier {
         }
         verify
             .running(machine, |running| {
-                expect
-                    .running(running)
-                    .map_err(|unmet| unmet.to_string())
+                expect.running(running).map_err(|unmet| unmet.to_string())
             })
             .await?;
         if restarted == Restarted::Once {

@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 //! Applying on a machine that plays systemd and containerd, killed at every moment.
 
 use std::collections::BTreeMap;
@@ -15,8 +14,8 @@ use super::machine::{Machine, NodeReady, Question};
 use super::steps::{Killed, LEFT};
 use super::{Applier, For, Node, Now, Probing, Restarted, below};
 use crate::facts::{
-    Active, CriAnswer, Dump, Effective, HandlerConfig, HostFacts, Live, LiveError, OsRelease, Owned,
-    Running, Unit, Version,
+    Active, CriAnswer, Dump, Effective, HandlerConfig, HostFacts, Live, LiveError, OsRelease,
+    Owned, Running, Unit, Version,
 };
 use crate::host::task::{Probe, ProbeError};
 use crate::layout::{Distribution, Layout, Source};
@@ -240,7 +239,12 @@ impl Fixture {
         let handlers = Fake::handlers(&wasm);
         Plan {
             before_restart: vec![
-                file(SETTINGS, None, Some("Engine = \"auto\"\n"), Ownership::Keep(None)),
+                file(
+                    SETTINGS,
+                    None,
+                    Some("Engine = \"auto\"\n"),
+                    Ownership::Keep(None),
+                ),
                 Change::Link(LinkChange {
                     path: LINK.into(),
                     before: None,
@@ -317,7 +321,13 @@ impl Fixture {
     #[track_caller]
     fn assert_is_new(&self) {
         assert_eq!(self.machine.on_disk(), with_wasm());
-        assert!(self.machine.loaded.lock().unwrap().contains("runtimes.wasm"));
+        assert!(
+            self.machine
+                .loaded
+                .lock()
+                .unwrap()
+                .contains("runtimes.wasm")
+        );
         assert!(!below(self.dir.path(), Path::new(DROPPED)).exists());
         let owned = Owned::read(self.dir.path()).unwrap();
         let config = &owned.files[Path::new(CONFIG)];
@@ -328,7 +338,14 @@ impl Fixture {
     #[track_caller]
     fn assert_is_old(&self, before: &Tree) {
         assert_eq!(self.tree(), *before);
-        assert!(!self.machine.loaded.lock().unwrap().contains("runtimes.wasm"));
+        assert!(
+            !self
+                .machine
+                .loaded
+                .lock()
+                .unwrap()
+                .contains("runtimes.wasm")
+        );
         assert_eq!(Owned::read(self.dir.path()).unwrap(), Owned::default());
     }
 
@@ -347,7 +364,10 @@ async fn a_plan_is_carried_out_with_one_restart() {
     let applier = fixture.lock();
     let (restarted, made) = fixture.apply(&applier).await.unwrap();
     assert_eq!(restarted, Restarted::Once);
-    assert!(made.contains(&PathBuf::from("/opt/wasmlet/runtimes")), "{made:?}");
+    assert!(
+        made.contains(&PathBuf::from("/opt/wasmlet/runtimes")),
+        "{made:?}"
+    );
     fixture.assert_is_new();
     fixture.assert_no_journal();
     assert_eq!(*fixture.machine.restarts.lock().unwrap(), 1);
@@ -362,7 +382,10 @@ async fn what_fails_before_the_journal_touches_nothing() {
         let fixture = Fixture::new(fault);
         let before = fixture.tree();
         let failed = fixture.apply(&fixture.lock()).await.unwrap_err();
-        assert_eq!((failed.node, failed.error.reason()), (Node::Untouched, reason));
+        assert_eq!(
+            (failed.node, failed.error.reason()),
+            (Node::Untouched, reason)
+        );
         fixture.assert_is_old(&before);
         fixture.assert_no_journal();
         assert_eq!(*fixture.machine.restarts.lock().unwrap(), 0);
@@ -405,7 +428,11 @@ async fn a_file_that_somebody_changed_meanwhile_stops_everything() {
     let fixture = Fixture::new(Fault::None);
     let facts = fixture.facts();
     let plan = fixture.plan();
-    std::fs::write(below(fixture.dir.path(), Path::new(CONFIG)), "# mine\nversion = 2\n").unwrap();
+    std::fs::write(
+        below(fixture.dir.path(), Path::new(CONFIG)),
+        "# mine\nversion = 2\n",
+    )
+    .unwrap();
     let before = fixture.tree();
     let order = For {
         revision: "r".into(),
@@ -435,7 +462,9 @@ async fn two_agents_do_not_work_on_one_node() {
 async fn killed_at(fixture: &Fixture, moment: usize) -> Option<super::steps::Step> {
     let applier = fixture.lock();
     LEFT.set(Some(moment));
-    let ended = AssertUnwindSafe(fixture.apply(&applier)).catch_unwind().await;
+    let ended = AssertUnwindSafe(fixture.apply(&applier))
+        .catch_unwind()
+        .await;
     LEFT.set(None);
     match ended {
         Ok(_) => None,
@@ -488,9 +517,10 @@ async fn an_agent_that_is_killed_at_any_moment_leaves_the_old_or_the_new() {
     every_moment(Fault::None, &mut steps).await;
     every_moment(Fault::Probe, &mut steps).await;
     for step in super::steps::Step::ALL {
-        assert!(steps.contains(&step.name()), "nobody was killed at {}", step.name());
+        assert!(
+            steps.contains(&step.name()),
+            "nobody was killed at {}",
+            step.name()
+        );
     }
 }
-=======
-
->>>>>>> op-agent

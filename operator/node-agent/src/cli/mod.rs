@@ -2,10 +2,7 @@
 
 mod agent;
 mod bundle;
-<<<<<<< HEAD
 
-=======
->>>>>>> op-agent
 mod doctor;
 mod plan;
 mod remove;
@@ -47,15 +44,9 @@ pub struct Arguments {
 enum Command {
     Agent(agent::Arguments),
     Bundle(bundle::Arguments),
-<<<<<<< HEAD
     Remove(remove::Arguments),
     Doctor(doctor::Arguments),
     Plan(plan::Arguments),
-=======
-    Doctor(doctor::Arguments),
-    Plan(plan::Arguments),
-    Remove(remove::Arguments),
->>>>>>> op-agent
     Stage(stage::Arguments),
 }
 
@@ -88,15 +79,9 @@ impl Arguments {
         let ended = start_logs(self.log).and_then(|()| match self.command {
             Command::Agent(arguments) => arguments.run(),
             Command::Bundle(arguments) => arguments.run(),
-<<<<<<< HEAD
             Command::Remove(arguments) => arguments.run(),
             Command::Doctor(arguments) => arguments.run(),
             Command::Plan(arguments) => arguments.run(),
-=======
-            Command::Doctor(arguments) => arguments.run(),
-            Command::Plan(arguments) => arguments.run(),
-            Command::Remove(arguments) => arguments.run(),
->>>>>>> op-agent
             Command::Stage(arguments) => arguments.run(),
         });
         match ended {

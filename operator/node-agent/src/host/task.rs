@@ -299,9 +299,8 @@ impl Probe {
 /// A root file system with a module in it.
 fn place(module: &Path, root: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
-    let set = |path: &Path, mode| {
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
-    };
+    let set =
+        |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode));
     std::fs::create_dir(root)?;
     // Whatever the umask is: the container's user is nobody.
     set(root, 0o755)?;
