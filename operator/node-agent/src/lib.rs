@@ -7,9 +7,9 @@
 //! - [`facts`]: what the node is; read only.
 //! - [`config`]: containerd's configuration, text to text.
 //! - [`plan`]: facts and target → what has to happen; pure.
+//! - [`doctor`]: why pods of a handler do not start; pure.
 //! - [`agent`]: the loop around all that.
 //! - [`apply`]: the only writer; journal, verification, roll-back.
-//! - [`doctor`]: why pods of a handler do not start; pure.
 //! - [`host`]: the node's systemd and containerd.
 //! - [`store`]: bundles, from the build to the node's store and out of it again.
 //! - [`folder`]: folders without following links.

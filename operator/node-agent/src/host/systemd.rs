@@ -587,7 +587,8 @@ impl Stream {
     /// What is more than [`OUTPUT_BYTES`] is thrown away.
     fn keep(&mut self, bytes: &[u8]) {
         let room = OUTPUT_BYTES.saturating_sub(self.bytes.len());
-        self.bytes.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        self.bytes
+            .extend_from_slice(&bytes[..bytes.len().min(room)]);
     }
 
     /// What is in the pipe now. A program that has ended has written all of it.

@@ -35,7 +35,9 @@ const MEMORY_BYTES: u64 = 256 << 20;
 pub struct Probe {
     /// Handler, for messages and names.
     pub handler: String,
-    /// The shim's program.
+    /// `runtime_type` of the handler.
+    pub runtime_type: String,
+    /// `runtime_path` of the handler: the shim's program.
     pub runtime_path: PathBuf,
     /// Settings of the handler.
     pub config_path: PathBuf,
@@ -87,7 +89,9 @@ pub enum ProbeError {
         said: String,
     },
     /// It ended otherwise.
-    #[error("a container of handler {handler} ended with {code} and wrote {stdout:?}, not 0 and {PROBE_LINE:?}{said}")]
+    #[error(
+        "a container of handler {handler} ended with {code} and wrote {stdout:?}, not 0 and {PROBE_LINE:?}{said}"
+    )]
     Outcome {
         /// Which handler.
         handler: String,
@@ -205,8 +209,7 @@ impl Probe {
         let container = api::Container {
             id: id.to_owned(),
             runtime: Some(api::container::Runtime {
-                // All versions take an absolute path for the program itself.
-                name: self.runtime_path.display().to_string(),
+                name: self.runtime_type.clone(),
                 options: Some(options),
             }),
             spec: Some(Any {
@@ -235,6 +238,8 @@ impl Probe {
                 rootfs: vec![root],
                 stdout: streams.path("stdout"),
                 stderr: streams.path("stderr"),
+                // As CRI does it, so that a containerd which finds the shim for this finds it for pods.
+                runtime_path: self.runtime_path.display().to_string(),
                 // The container's options: containerd 2 takes none of this kind here.
                 ..Default::default()
             }))
@@ -294,9 +299,8 @@ impl Probe {
 /// A root file system with a module in it.
 fn place(module: &Path, root: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
-    let set = |path: &Path, mode| {
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
-    };
+    let set =
+        |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode));
     std::fs::create_dir(root)?;
     // Whatever the umask is: the container's user is nobody.
     set(root, 0o755)?;
@@ -337,9 +341,16 @@ async fn clean_up(clients: &mut Clients, id: &str) {
         Ok(Ok(_)) => {}
         Ok(Err(status)) if status.code() == Code::NotFound => {}
         Ok(Err(status)) => {
-            tracing::warn!(container = id, error = status.message(), "a probe's container stays");
+            tracing::warn!(
+                container = id,
+                error = status.message(),
+                "a probe's container stays"
+            );
         }
-        Err(_) => tracing::warn!(container = id, "a probe's container stays: containerd is silent"),
+        Err(_) => tracing::warn!(
+            container = id,
+            "a probe's container stays: containerd is silent"
+        ),
     }
 }
 
