@@ -119,7 +119,11 @@ impl<M: Machine> Keeper<M> {
     }
 
     fn refuse_at_start(&self, reason: Reason, message: String) {
-        tracing::warn!(reason = reason.name(), message, "the node cannot be looked at");
+        tracing::warn!(
+            reason = reason.name(),
+            message,
+            "the node cannot be looked at"
+        );
         self.report.send_modify(|report| {
             if reason == Reason::UnsupportedNode {
                 report.agent.state = AgentState::Refused;
@@ -205,7 +209,11 @@ impl<M: Machine> Keeper<M> {
             );
             return self.end_order(Outcome::RolledBack(Reason::Interrupted, message));
         }
-        tracing::info!(revision = order.revision, attempt = order.attempt, "carrying an order out");
+        tracing::info!(
+            revision = order.revision,
+            attempt = order.attempt,
+            "carrying an order out"
+        );
         self.show();
         let started = Instant::now();
         let outcome = self.carry_out(&order, target).await;
@@ -220,15 +228,28 @@ impl<M: Machine> Keeper<M> {
                 }
             }
             Outcome::RolledBack(reason, message) | Outcome::Refused(reason, message) => {
-                tracing::error!(reason = reason.name(), message, "the order failed; the node is as before");
+                tracing::error!(
+                    reason = reason.name(),
+                    message,
+                    "the order failed; the node is as before"
+                );
             }
             Outcome::Broken(reason, message) => {
-                tracing::error!(reason = reason.name(), message, "the order failed, and so did putting the node back");
+                tracing::error!(
+                    reason = reason.name(),
+                    message,
+                    "the order failed, and so did putting the node back"
+                );
             }
         }
         self.looked = None;
         self.end_order(outcome)?;
-        if let Some(Outcome::Applied) = self.state.last.as_ref().and_then(|last| last.outcome.as_ref()) {
+        if let Some(Outcome::Applied) = self
+            .state
+            .last
+            .as_ref()
+            .and_then(|last| last.outcome.as_ref())
+        {
             self.collect();
         }
         // The store, the containerd: what is reported is what is now.
@@ -429,7 +450,8 @@ impl<M: Machine> Keeper<M> {
                 fingerprint: fingerprint(&self.root, &facts),
                 at: Instant::now(),
             });
-            self.report.send_modify(|report| report.drift = Drift::InSync);
+            self.report
+                .send_modify(|report| report.drift = Drift::InSync);
             return Ok(Check::InSync);
         }
         let what = difference(&plan);
@@ -465,7 +487,11 @@ impl<M: Machine> Keeper<M> {
     }
 
     fn not_repaired(&self, reason: Reason, message: String) -> Check {
-        tracing::error!(reason = reason.name(), message, "the node is not as applied");
+        tracing::error!(
+            reason = reason.name(),
+            message,
+            "the node is not as applied"
+        );
         self.report.send_modify(|report| {
             report.drift = Drift::Failed(reason, message.clone());
         });
@@ -561,9 +587,11 @@ impl<M: Machine> Keeper<M> {
             match error {
                 // Its time is when it was seen first.
                 Some((reason, message)) => {
-                    if report.last_error.as_ref().is_none_or(|last| {
-                        (last.reason, &last.message) != (reason, message)
-                    }) {
+                    if report
+                        .last_error
+                        .as_ref()
+                        .is_none_or(|last| (last.reason, &last.message) != (reason, message))
+                    {
                         report.last_error = Some(LastError::now(reason, message.clone()));
                     }
                 }
@@ -595,10 +623,7 @@ fn difference(plan: &Plan) -> String {
 }
 
 /// Files that decide what containerd does, ours, and containerd's socket, which is another after each of its starts.
-fn fingerprint(
-    root: &Path,
-    facts: &HostFacts,
-) -> Vec<(PathBuf, Option<(u64, u64, SystemTime)>)> {
+fn fingerprint(root: &Path, facts: &HostFacts) -> Vec<(PathBuf, Option<(u64, u64, SystemTime)>)> {
     let links = Path::new(NODE_RUNTIMES);
     facts
         .files

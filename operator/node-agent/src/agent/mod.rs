@@ -363,9 +363,8 @@ impl Agent {
             return Ok(());
         }
         let (bundle, own) = (bundle.clone(), own.clone());
-        let staged = tokio::task::spawn_blocking(move || {
-            stage::stage(&bundle, Path::new(NODE_STORE), &own)
-        });
+        let staged =
+            tokio::task::spawn_blocking(move || stage::stage(&bundle, Path::new(NODE_STORE), &own));
         match staged.await {
             Ok(result) => result.map(drop),
             Err(error) => std::panic::resume_unwind(error.into_panic()),

@@ -95,7 +95,15 @@ impl Report {
         let mut add = |type_, status, reason: Reason, message: String| {
             let now = Time(now);
             let name = reason.name();
-            conditions.push(condition(old, type_, status, name, message, self.generation, &now));
+            conditions.push(condition(
+                old,
+                type_,
+                status,
+                name,
+                message,
+                self.generation,
+                &now,
+            ));
         };
         match &self.applied {
             Applied::NotAsked => {}
@@ -243,9 +251,11 @@ pub fn event(before: &Report, after: &Report) -> Option<(EventKind, Reason, Stri
         return match &after.drift {
             Drift::Repairing(what) => Some((EventKind::Warning, Reason::Drifted, what.clone())),
             Drift::Failed(reason, message) => Some((EventKind::Warning, *reason, message.clone())),
-            Drift::Repaired(what) => {
-                Some((EventKind::Normal, Reason::InSync, format!("repaired: {what}")))
-            }
+            Drift::Repaired(what) => Some((
+                EventKind::Normal,
+                Reason::InSync,
+                format!("repaired: {what}"),
+            )),
             Drift::Unknown | Drift::InSync => None,
         };
     }

@@ -59,7 +59,9 @@ pub enum ApplyError {
     #[error("containerd does not accept the new configuration; nothing was touched")]
     Dump(#[source] LiveError),
     /// What it showed makes no sense.
-    #[error("what containerd makes of the new configuration cannot be understood; nothing was touched")]
+    #[error(
+        "what containerd makes of the new configuration cannot be understood; nothing was touched"
+    )]
     Effective(#[source] EffectiveError),
     /// Something would be lost, or is missing.
     #[error("with the new configuration containerd would not be right; nothing was touched")]
@@ -235,7 +237,10 @@ impl Applier {
         }
         let mut entry = self.begin(facts, plan, order).map_err(untouched)?;
         reached(Step::Begun, &self.state);
-        match self.carry_out(machine, facts, plan, &mut entry, probing).await {
+        match self
+            .carry_out(machine, facts, plan, &mut entry, probing)
+            .await
+        {
             Ok(restarted) => match self.finish(&mut entry) {
                 Ok(()) => Ok((restarted, entry.made_folders)),
                 // It is verified and stays so; what is left to tidy is done by the next look at the journal.
@@ -404,7 +409,12 @@ impl Applier {
             verify.node(machine).await?;
         }
         if probing == Probing::Handlers {
-            let cgroups = match facts.effective.as_ref().ok().and_then(Effective::systemd_cgroup) {
+            let cgroups = match facts
+                .effective
+                .as_ref()
+                .ok()
+                .and_then(Effective::systemd_cgroup)
+            {
                 Some(true) => Cgroups::Systemd,
                 Some(false) | None => Cgroups::Cgroupfs,
             };

@@ -188,7 +188,9 @@ pub(crate) fn has(wanted: &BTreeSet<String>, running: &Running) -> Result<(), St
         .iter()
         .find(|name| !running.handlers.contains_key(*name))
     {
-        Some(name) => Err(format!("the handler {name:?} that was there before is missing")),
+        Some(name) => Err(format!(
+            "the handler {name:?} that was there before is missing"
+        )),
         None => Ok(()),
     }
 }

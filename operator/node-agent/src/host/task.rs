@@ -87,7 +87,9 @@ pub enum ProbeError {
         said: String,
     },
     /// It ended otherwise.
-    #[error("a container of handler {handler} ended with {code} and wrote {stdout:?}, not 0 and {PROBE_LINE:?}{said}")]
+    #[error(
+        "a container of handler {handler} ended with {code} and wrote {stdout:?}, not 0 and {PROBE_LINE:?}{said}"
+    )]
     Outcome {
         /// Which handler.
         handler: String,
@@ -337,9 +339,16 @@ async fn clean_up(clients: &mut Clients, id: &str) {
         Ok(Ok(_)) => {}
         Ok(Err(status)) if status.code() == Code::NotFound => {}
         Ok(Err(status)) => {
-            tracing::warn!(container = id, error = status.message(), "a probe's container stays");
+            tracing::warn!(
+                container = id,
+                error = status.message(),
+                "a probe's container stays"
+            );
         }
-        Err(_) => tracing::warn!(container = id, "a probe's container stays: containerd is silent"),
+        Err(_) => tracing::warn!(
+            container = id,
+            "a probe's container stays: containerd is silent"
+        ),
     }
 }
 
