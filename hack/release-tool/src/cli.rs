@@ -3,14 +3,16 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser};
 use sha2::{Digest, Sha256};
 
-use crate::probe;
+use crate::crd_doc::{self, CrdError};
 use crate::sbom::{Contents, Debian, File, Program, SbomError, document};
 use crate::tree::{TreeError, parse};
+use crate::values_doc::{self, ValuesError};
 
 /// Parts of the release images that are not programs.
 #[derive(Debug, Parser)]
@@ -18,10 +20,20 @@ use crate::tree::{TreeError, parse};
 pub(crate) enum Command {
     /// Write a bill of materials (CycloneDX 1.5, JSON)
     Sbom(Sbom),
-    /// Write the module that probe pods run
-    Probe {
-        /// Where to
-        out: PathBuf,
+    /// Print the documents of a YAML file as one JSON list
+    Json {
+        /// The file
+        yaml: PathBuf,
+    },
+    /// Print the page of the chart's values
+    ValuesDoc {
+        /// The chart's values.yaml
+        values: PathBuf,
+    },
+    /// Print the page of the custom resources
+    CrdDoc {
+        /// What wasmlet-crds prints
+        crds: PathBuf,
     },
 }
 
@@ -83,8 +95,24 @@ pub(crate) enum Error {
     Debian { text: String },
     #[error(transparent)]
     Sbom(#[from] SbomError),
-    #[error("the probe's text is no module")]
-    Probe(#[from] wat::Error),
+    #[error("{path} is no YAML")]
+    Yaml {
+        path: PathBuf,
+        #[source]
+        source: Box<serde_saphyr::Error>,
+    },
+    #[error("{path}")]
+    Values {
+        path: PathBuf,
+        #[source]
+        source: ValuesError,
+    },
+    #[error("{path}")]
+    Crds {
+        path: PathBuf,
+        #[source]
+        source: CrdError,
+    },
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Error> {
@@ -108,6 +136,16 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     })
 }
 
+/// Not `print!`, which panics when nobody reads any more.
+fn print(text: &str) -> Result<(), Error> {
+    std::io::stdout()
+        .write_all(text.as_bytes())
+        .map_err(|source| Error::Write {
+            path: "standard output".into(),
+            source,
+        })
+}
+
 fn hash(path: &Path) -> Result<String, Error> {
     let mut text = String::new();
     for byte in Sha256::digest(read(path)?) {
@@ -127,8 +165,32 @@ fn words(text: &str) -> BTreeSet<String> {
 impl Command {
     pub(crate) fn run(&self) -> Result<(), Error> {
         match self {
-            Self::Probe { out } => write(out, &probe::module()?),
             Self::Sbom(sbom) => sbom.run(),
+            Self::Json { yaml } => {
+                let documents: Vec<serde_json::Value> =
+                    serde_saphyr::from_multiple(&read_text(yaml)?).map_err(|source| {
+                        Error::Yaml {
+                            path: yaml.clone(),
+                            source: Box::new(source),
+                        }
+                    })?;
+                print(&format!("{}\n", serde_json::Value::from(documents)))
+            }
+            Self::ValuesDoc { values } => {
+                let page =
+                    values_doc::page(&read_text(values)?).map_err(|source| Error::Values {
+                        path: values.clone(),
+                        source,
+                    })?;
+                print(&page)
+            }
+            Self::CrdDoc { crds } => {
+                let page = crd_doc::page(&read_text(crds)?).map_err(|source| Error::Crds {
+                    path: crds.clone(),
+                    source,
+                })?;
+                print(&page)
+            }
         }
     }
 }

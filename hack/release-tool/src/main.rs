@@ -1,11 +1,12 @@
-//! `release-tool`: what `hack/images` needs beside the programs.
+//! `release-tool`: what `hack/images` and `hack/manifests` need beside the programs.
 
 #![forbid(unsafe_code)]
 
 mod cli;
-mod probe;
+mod crd_doc;
 mod sbom;
 mod tree;
+mod values_doc;
 
 use std::process::ExitCode;
 

@@ -93,6 +93,8 @@ reasons! {
     ConfigUnreadable,
     /// A handler of that name is in containerd's configuration already, by somebody else.
     HandlerTaken,
+    /// What the node was asked for cannot be had by any node: a name or a number that no WasmRuntime can have.
+    TargetInvalid,
     /// A bundle is not in the store, or not what its digest says.
     BundleMissing,
     /// A file could not be written: read-only, full, or not allowed.

@@ -21,6 +21,7 @@
 
 #![forbid(unsafe_code)]
 
+mod agent_process;
 mod classes;
 mod client;
 mod cluster;
@@ -48,6 +49,7 @@ mod streams;
 mod unit;
 mod wait;
 
+pub use agent_process::DeathAt;
 pub use classes::TemporaryClass;
 pub use cluster::{Cluster, Node};
 pub use control::NodeControl;

@@ -8,11 +8,13 @@
 //!
 //! [`Live`] is what the file system does not tell; a node's is in `host`, that of a recorded node is [`recorded`].
 
+mod bundle;
 pub mod effective;
 mod gather;
 mod live;
 mod os;
 mod owned;
+mod recognise;
 mod recorded;
 mod running;
 mod version;
@@ -23,7 +25,7 @@ use std::path::PathBuf;
 use wasmlet_api::Digest;
 
 pub use effective::{Effective, EffectiveError, HandlerConfig};
-pub use gather::{Choices, FactsError, gather};
+pub use gather::{Choices, DROP_IN, FactsError, gather};
 pub use live::{Active, CriAnswer, Dump, Live, LiveError, Unit};
 pub use os::OsRelease;
 pub use owned::{ORIGINALS, OWNED, Owned, OwnedError, OwnedFile};
@@ -51,6 +53,10 @@ pub struct HostFacts {
     /// Files that decide what containerd does, and what is written to: the one it loads, all that it imports, the template.
     /// One that is looked for and missing is there with `None`.
     pub files: BTreeMap<PathBuf, Option<Vec<u8>>>,
+    /// `*.toml` beside the file that containerd loads, or in a folder `*.d` there, which it does not read.
+    pub bystanders: BTreeMap<PathBuf, Vec<u8>>,
+    /// Those of `files` that are symbolic links, and where they lead.
+    pub symlinks: BTreeMap<PathBuf, PathBuf>,
     /// What `containerd config dump` makes of the files as they are. `None`: it could not be had, for the reason.
     pub effective: Result<Effective, String>,
     /// What the running containerd has loaded.

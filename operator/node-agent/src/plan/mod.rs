@@ -6,8 +6,22 @@
 //!  NodeTarget ┘
 //! ```
 
+mod containerd;
+mod decide;
+mod expect;
+mod node_files;
+mod place;
+mod refusal;
+mod show;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+
+pub use decide::plan;
+
+pub use expect::Unmet;
+pub use refusal::Refusal;
+pub use show::Shown;
 
 use crate::facts::HandlerConfig;
 
@@ -62,6 +76,13 @@ pub struct FileChange {
     pub ownership: Ownership,
 }
 
+impl FileChange {
+    /// Whether the file gets other bytes; else only its entry in the list changes.
+    pub fn writes(&self) -> bool {
+        self.before != self.after
+    }
+}
+
 /// What becomes of a file's entry in the list of owned files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ownership {
@@ -69,8 +90,6 @@ pub enum Ownership {
     Keep(Option<Vec<u8>>),
     /// It loses it: nothing of ours is in it any more.
     Drop,
-    /// It has none: a file in a folder of ours.
-    Ours,
 }
 
 /// A link gets another end, by a rename.

@@ -67,7 +67,7 @@ pub enum BundleError {
         tag: String,
         /// Why.
         #[source]
-        source: PushError,
+        source: Box<PushError>,
     },
 }
 
@@ -151,7 +151,7 @@ impl Bundle {
         let pushed = block_on(registry.derive(REPOSITORY, &released, tag, &files));
         let pushed = pushed.map_err(|source| BundleError::Push {
             tag: tag.to_owned(),
-            source,
+            source: Box::new(source),
         })?;
         Ok(Self {
             image: format!("{image}@{pushed}"),

@@ -5,22 +5,15 @@ use std::process::{Command, Stdio};
 
 use crate::cluster::Cluster;
 use crate::kubectl::{Kubectl, Said};
+use crate::operator::Bundle;
 
 /// The Helm release's name.
 pub const RELEASE: &str = "wasmlet";
 /// The namespace of everything that the chart installs.
-pub const NAMESPACE: &str = "wasmlet-system";
+pub const NAMESPACE: &str = "wasmlet";
 
-/// How wasmlet is installed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Install {
-    /// `helm install wasmlet charts/wasmlet`.
-    Helm,
-    /// `kubectl apply -f manifests/install.yaml`.
-    Manifests,
-    /// `kubectl apply -f manifests/daemonset-only.yaml`.
-    DaemonSet,
-}
+/// Stands for a registry in the repository's manifests.
+const NO_REGISTRY: &str = "wasmlet.invalid";
 
 /// helm with the cluster's configuration.
 pub struct Helm<'a> {
@@ -100,62 +93,26 @@ impl<'a> Helm<'a> {
     }
 }
 
-/// A manifest of the repository with the images of this run in place of the release's.
+/// A manifest of the repository with this run's images, put in place as docs/install.md says.
 #[track_caller]
 pub fn manifest(cluster: &Cluster, name: &str) -> String {
     let file = repository().join("manifests").join(name);
     let text = std::fs::read_to_string(&file)
         .unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-    let images = cluster.env().images.as_deref();
-    let images = images
-        .expect("WASMLET_E2E_IMAGES is not set")
-        .join("images.json");
-    let images: serde_json::Value = std::fs::read(&images)
-        .map_err(|error| error.to_string())
-        .and_then(|bytes| serde_json::from_slice(&bytes).map_err(|error| error.to_string()))
-        .unwrap_or_else(|error| panic!("{}: {error}", images.display()));
-    let of = |image: &str, key: &str| {
-        let value = images["images"][image][key].as_str();
-        value
-            .unwrap_or_else(|| panic!("images.json has no {key} of {image}"))
-            .to_owned()
-    };
-    let mut replaced = Vec::new();
-    let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
-    for line in &mut lines {
-        for image in ["operator", "node"] {
-            if let Some(found) = image_in(line, &format!("wasmlet/{image}")) {
-                *line = line.replace(&found, &of(image, "reference"));
-                replaced.push(image);
-            }
-        }
-        // The bundle's digest, and no image's.
-        if let Some(place) = line.find("digest: ").filter(|_| !line.contains('@')) {
-            line.replace_range(place.., &format!("digest: {}", of("node", "bundle")));
-            replaced.push("digest");
-        }
+    let released = Bundle::released(cluster).unwrap_or_else(|error| panic!("{error}"));
+    let no_digest = format!("sha256:{}", "0".repeat(64));
+    for placeholder in [NO_REGISTRY, &no_digest] {
+        let name = file.display();
+        assert!(text.contains(placeholder), "{name} has no {placeholder}");
     }
-    assert!(
-        replaced.contains(&"node") && replaced.contains(&"digest"),
-        "{}: nothing of this run's images could be put in place: {replaced:?}",
-        file.display()
-    );
-    lines.join("\n") + "\n"
-}
-
-/// The image's name in a line, registry, tag and digest included.
-fn image_in(line: &str, repository: &str) -> Option<String> {
-    let words = line.split([' ', '"', '\'']);
-    let mut named = words.filter(|word| {
-        word.split(['@', ':'])
-            .any(|part| part == repository || part.ends_with(&format!("/{repository}")))
-    });
-    named.next().map(str::to_owned)
+    text.replace(NO_REGISTRY, &cluster.env().registry.to_string())
+        .replace(&no_digest, &released.digest)
 }
 
 /// `kubectl apply` of a text.
 #[track_caller]
-pub fn apply(kubectl: &Kubectl<'_>, text: &str) -> String {
+pub fn apply(cluster: &Cluster, text: &str) -> String {
+    let kubectl = Kubectl::anywhere(cluster.env());
     let file =
         std::env::temp_dir().join(format!("wasmlet-e2e-{}.yaml", crate::cluster::random_hex()));
     std::fs::write(&file, text).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
@@ -179,31 +136,4 @@ fn repository() -> PathBuf {
 
 fn path(path: &Path) -> String {
     path.display().to_string()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_image_is_found_whatever_its_registry() {
-        for (line, found) in [
-            (
-                "  image: ghcr.example/wasmlet/node:0.1.0",
-                Some("ghcr.example/wasmlet/node:0.1.0"),
-            ),
-            (
-                "  image: \"wasmlet/node@sha256:00\"",
-                Some("wasmlet/node@sha256:00"),
-            ),
-            (
-                "  image: r:5000/a/wasmlet/node",
-                Some("r:5000/a/wasmlet/node"),
-            ),
-            ("  image: r/wasmlet/node-debug:1", None),
-            ("  name: node", None),
-        ] {
-            assert_eq!(image_in(line, "wasmlet/node").as_deref(), found, "{line}");
-        }
-    }
 }

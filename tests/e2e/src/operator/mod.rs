@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Bundle       a release for nodes: image and digest; variants of it, good ones and broken ones   bundle
-//! Install      the ways to install: Helm, manifests, the DaemonSet alone; and to remove           install
+//! Helm         helm as a user has it; and the repository's manifests with a run's own images       install
 //! Wasmlet      WasmRuntimes, WasmNodes and labels: reading, patching, waiting                     wasmlet
 //! Recorder     all that happened to nodes meanwhile, in order, for judging a rollout              recorder
 //! ```
@@ -13,6 +13,6 @@ mod recorder;
 mod wasmlet;
 
 pub use bundle::{Bundle, BundleError, CRASHING_SHIM, Change, REFUSING_SHIM};
-pub use install::{Helm, Install, NAMESPACE, RELEASE, apply, manifest};
+pub use install::{Helm, NAMESPACE, RELEASE, apply, manifest};
 pub use recorder::{Recorder, Seen, What};
 pub use wasmlet::{CHANGE, Wasmlet};

@@ -1,0 +1,692 @@
+//! Keeps one node as it was ordered: carries orders out, once for each attempt, and repairs what others change.
+//!
+//! Everything that it does is seen in a [`Report`], which it publishes whenever something has changed; who sends it on is not its affair.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::sync::watch;
+use wasmlet_api::names::{NODE_RUNTIMES, NODE_STORE};
+use wasmlet_api::node::{ActiveRuntime, AgentState, AgentStatus};
+use wasmlet_api::reasons::Reason;
+use wasmlet_api::{Digest, NodeTarget};
+
+use super::report::{Applied, Drift, LastError, Report};
+use crate::apply::machine::Machine;
+use crate::apply::state::{Order, Outcome, State, StateError};
+use crate::apply::{Applier, ApplyError, For, Node, Now, Probing, Restarted, below, files};
+use crate::errors::Chain;
+use crate::facts::{Bundle, Choices, HostFacts, gather};
+use crate::folder::Folder;
+use crate::plan::{Change, Plan, Restart, plan};
+use crate::store::{check, collect};
+
+/// Facts that were too old when a plan was carried out are gathered so often anew.
+const LOOKS: u32 = 3;
+/// An order whose agent was killed so often is given up: it may be the order that kills it.
+const BEGINNINGS: u32 = 4;
+/// Bundles younger than this are kept: they may have been staged for an order that is still to come.
+const YOUNG: Duration = Duration::from_secs(3600);
+/// Even if no file seems to have changed, all is looked at so often.
+const FULL_LOOK: Duration = Duration::from_secs(600);
+
+/// Keeps one node.
+pub struct Keeper<M> {
+    machine: M,
+    root: PathBuf,
+    choices: Choices,
+    applier: Applier,
+    state: State,
+    report: watch::Sender<Report>,
+    looked: Option<Looked>,
+    socket: Option<PathBuf>,
+}
+
+/// The last look that found all in order.
+struct Looked {
+    fingerprint: Vec<(PathBuf, Option<(u64, u64, SystemTime)>)>,
+    at: Instant,
+}
+
+/// What a check found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Check {
+    /// Nothing was applied, so there is nothing to check.
+    Nothing,
+    /// All is as applied.
+    InSync,
+    /// It was not, and is again.
+    Repaired(String),
+    /// It was not, and could not be repaired.
+    Failed(String),
+}
+
+/// Why a node cannot be looked at or changed: reason and message.
+type Why = (Reason, String);
+
+impl<M: Machine> Keeper<M> {
+    /// Takes the node over: what an earlier agent left is brought to an end, and the node is looked at.
+    ///
+    /// # Errors
+    /// [`StateError`]
+    pub async fn new(
+        machine: M,
+        root: &Path,
+        choices: Choices,
+        applier: Applier,
+        report: watch::Sender<Report>,
+    ) -> Result<Self, StateError> {
+        let state = State::read(applier.state_folder())?;
+        let mut keeper = Self {
+            machine,
+            root: root.to_owned(),
+            choices,
+            applier,
+            state,
+            report,
+            looked: None,
+            socket: None,
+        };
+        keeper.recover().await?;
+        keeper.show();
+        // So that the node's facts are reported before anything is ordered.
+        match keeper.look().await {
+            Ok(_) => {}
+            Err((reason, message)) => keeper.refuse_at_start(reason, message),
+        }
+        Ok(keeper)
+    }
+
+    /// What is remembered.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// The agent's state folder.
+    pub fn state_folder(&self) -> &Path {
+        self.applier.state_folder()
+    }
+
+    /// containerd's socket, if the node could be looked at.
+    pub fn socket(&self) -> Option<&Path> {
+        self.socket.as_deref()
+    }
+
+    /// What it works with.
+    pub fn machine(&self) -> &M {
+        &self.machine
+    }
+
+    fn refuse_at_start(&self, reason: Reason, message: String) {
+        tracing::warn!(
+            reason = reason.name(),
+            message,
+            "the node cannot be looked at"
+        );
+        self.report.send_modify(|report| {
+            if reason == Reason::UnsupportedNode {
+                report.agent.state = AgentState::Refused;
+            }
+            report.last_error = Some(LastError::now(reason, message));
+        });
+    }
+
+    /// Brings to an end what is in the journal.
+    async fn recover(&mut self) -> Result<(), StateError> {
+        let recovered = match self.applier.recover(&self.machine).await {
+            Ok(None) => return Ok(()),
+            Ok(Some(recovered)) => recovered,
+            Err(error) => {
+                self.end_order(Outcome::Broken(error.reason(), Chain(&error).to_string()))?;
+                return Ok(());
+            }
+        };
+        self.state.restarts += recovered.restarts;
+        let was_this = self.state.last.as_ref().is_some_and(|order| {
+            (order.revision.as_str(), order.attempt)
+                == (recovered.revision.as_str(), recovered.attempt)
+        });
+        match recovered.now {
+            Now::Finished => {
+                self.remember_folders(&recovered.made_folders);
+                // That it was applied is written down when it is found so, by the next try, which finds nothing to do.
+                tracing::info!("the interrupted change had been verified, and is finished");
+                if let Some(last) = self.state.last.as_mut().filter(|_| was_this) {
+                    last.outcome = None;
+                }
+            }
+            Now::TakenBack => {
+                self.state.rollbacks += 1;
+                tracing::warn!("the interrupted change was taken back");
+                // If a failure is remembered it stays; if the agent was killed the order is begun again.
+                if let Some(Order {
+                    outcome: Some(Outcome::Broken(reason, message)),
+                    ..
+                }) = &self.state.last
+                    && was_this
+                {
+                    let outcome = Outcome::RolledBack(*reason, message.clone());
+                    self.end_order(outcome)?;
+                    return Ok(());
+                }
+            }
+            Now::Broken(error) => {
+                let message = Chain(&error).to_string();
+                tracing::error!(message, "the interrupted change could not be taken back");
+                self.end_order(Outcome::Broken(Reason::RollbackFailed, message))?;
+                return Ok(());
+            }
+        }
+        self.state.write(self.applier.state_folder())
+    }
+
+    /// Carries an order out, unless that was done.
+    ///
+    /// # Errors
+    /// [`StateError`]
+    pub async fn order(&mut self, order: For, target: &NodeTarget) -> Result<(), StateError> {
+        let begun = match &self.state.last {
+            Some(last) if (&last.revision, last.attempt) == (&order.revision, order.attempt) => {
+                if last.outcome.is_some() {
+                    self.show();
+                    return Ok(());
+                }
+                last.begun
+            }
+            _ => 0,
+        };
+        self.state.last = Some(Order {
+            revision: order.revision.clone(),
+            attempt: order.attempt,
+            begun: begun + 1,
+            outcome: None,
+        });
+        self.state.write(self.applier.state_folder())?;
+        if begun + 1 >= BEGINNINGS {
+            let message = format!(
+                "the agent was ended {begun} times while it carried this order out; see its logs with kubectl logs --previous, and the node's journal for the out-of-memory killer"
+            );
+            return self.end_order(Outcome::RolledBack(Reason::Interrupted, message));
+        }
+        tracing::info!(
+            revision = order.revision,
+            attempt = order.attempt,
+            "carrying an order out"
+        );
+        self.show();
+        let started = Instant::now();
+        let outcome = self.carry_out(&order, target).await;
+        self.state.last_change_millis =
+            i64::try_from(started.elapsed().as_millis()).unwrap_or(i64::MAX);
+        match &outcome {
+            Outcome::Applied => {
+                tracing::info!(millis = self.state.last_change_millis, "applied");
+                self.state.applied = Some(target.clone());
+                if target.runtimes.is_empty() {
+                    self.remove_made_folders();
+                }
+            }
+            Outcome::RolledBack(reason, message) | Outcome::Refused(reason, message) => {
+                tracing::error!(
+                    reason = reason.name(),
+                    message,
+                    "the order failed; the node is as before"
+                );
+            }
+            Outcome::Broken(reason, message) => {
+                tracing::error!(
+                    reason = reason.name(),
+                    message,
+                    "the order failed, and so did putting the node back"
+                );
+            }
+        }
+        self.looked = None;
+        let applied = outcome == Outcome::Applied;
+        self.end_order(outcome)?;
+        if applied && target.runtimes.is_empty() {
+            self.collect();
+        }
+        // The store, the containerd: what is reported is what is now.
+        self.look().await.ok();
+        Ok(())
+    }
+
+    fn end_order(&mut self, outcome: Outcome) -> Result<(), StateError> {
+        if let Some(last) = &mut self.state.last {
+            last.outcome = Some(outcome);
+        } else if let Outcome::Broken(..) = outcome {
+            self.state.last = Some(Order {
+                revision: String::new(),
+                attempt: 0,
+                begun: 0,
+                outcome: Some(outcome),
+            });
+        }
+        self.state.write(self.applier.state_folder())?;
+        self.show();
+        Ok(())
+    }
+
+    async fn carry_out(&mut self, order: &For, target: &NodeTarget) -> Outcome {
+        let mut looks = 0;
+        loop {
+            looks += 1;
+            let (facts, plan) = match self.plan(target).await {
+                Ok(found) => found,
+                Err((reason @ Reason::UnsupportedNode, message)) => {
+                    return Outcome::Refused(reason, message);
+                }
+                Err((reason, message)) => return Outcome::RolledBack(reason, message),
+            };
+            if let Err((reason, message)) = self.check_bundles(&plan).await {
+                return Outcome::RolledBack(reason, message);
+            }
+            match self.apply(&facts, &plan, order, Probing::Handlers).await {
+                Ok(_) => return Outcome::Applied,
+                Err((ApplyError::Stale(path), Node::Untouched | Node::PutBack { .. }))
+                    if looks < LOOKS =>
+                {
+                    tracing::info!(path = %path.display(), "changed at this moment; looking again");
+                }
+                Err((error, node)) => {
+                    let (reason, message) = (error.reason(), Chain(&error).to_string());
+                    return match node {
+                        Node::Untouched | Node::PutBack { .. } => {
+                            Outcome::RolledBack(reason, message)
+                        }
+                        Node::Broken => Outcome::Broken(reason, message),
+                    };
+                }
+            }
+        }
+    }
+
+    async fn plan(&mut self, target: &NodeTarget) -> Result<(HostFacts, Plan), Why> {
+        let facts = self.look().await?;
+        let plan = plan(&facts, target)
+            .map_err(|refusal| (refusal.reason(), Chain(&refusal).to_string()))?;
+        let written = plan
+            .written_path
+            .as_ref()
+            .map(|path| path.display().to_string());
+        self.report.send_modify(|report| {
+            if let Some(containerd) = &mut report.agent.containerd {
+                containerd.config_version = plan.config_version;
+                containerd.written_path = written.unwrap_or_default();
+            }
+            report.agent.advice = plan.advice.iter().take(10).cloned().collect();
+        });
+        Ok((facts, plan))
+    }
+
+    /// Bundles that links will lead to, every byte of them.
+    async fn check_bundles(&self, plan: &Plan) -> Result<(), Why> {
+        for change in &plan.before_restart {
+            let Change::Link(link) = change else { continue };
+            let name = link.after.as_deref().and_then(Path::file_name);
+            let Some(digest) = name.and_then(collect::bundle_name) else {
+                continue;
+            };
+            let folder = below(&self.root, &Path::new(NODE_STORE).join(digest.hex()));
+            let checked = tokio::task::spawn_blocking(move || {
+                let opened = Folder::open(&folder).map_err(check::io("open", folder))?;
+                check::check(&opened, &digest).map(drop)
+            });
+            match checked.await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return Err((Reason::BundleMissing, Chain(&error).to_string())),
+                Err(error) => return Err((Reason::BundleMissing, error.to_string())),
+            }
+        }
+        Ok(())
+    }
+
+    async fn apply(
+        &mut self,
+        facts: &HostFacts,
+        plan: &Plan,
+        order: &For,
+        probing: Probing,
+    ) -> Result<Restarted, (ApplyError, Node)> {
+        let applied = self
+            .applier
+            .apply(&self.machine, facts, plan, order, probing)
+            .await;
+        match applied {
+            Ok((restarted, made)) => {
+                self.state.restarts += i64::from(restarted == Restarted::Once);
+                self.remember_folders(&made);
+                Ok(restarted)
+            }
+            Err(failed) => {
+                if let Node::PutBack { restarts } = failed.node {
+                    self.state.restarts += restarts;
+                    self.state.rollbacks += 1;
+                }
+                Err((failed.error, failed.node))
+            }
+        }
+    }
+
+    fn remember_folders(&mut self, made: &[PathBuf]) {
+        for folder in made {
+            if !self.state.made_folders.contains(folder) {
+                self.state.made_folders.push(folder.clone());
+            }
+        }
+    }
+
+    /// Folders that were made for a drop-in go with it, unless somebody else uses them meanwhile.
+    fn remove_made_folders(&mut self) {
+        for folder in std::mem::take(&mut self.state.made_folders).iter().rev() {
+            if let Err(error) = files::remove_empty(&below(&self.root, folder)) {
+                tracing::warn!(error = %Chain(&error), "a folder stays");
+            }
+        }
+    }
+
+    /// Looks at the node, and reports what it is.
+    async fn look(&mut self) -> Result<HostFacts, Why> {
+        let facts = gather(&self.root, &self.machine, &self.choices)
+            .await
+            .map_err(|error| (error.reason(), Chain(&error).to_string()))?;
+        self.socket = Some(facts.layout.socket.clone());
+        let staged = facts
+            .bundles
+            .iter()
+            .filter(|(_, bundle)| matches!(bundle, Bundle::Listed { .. }))
+            .map(|(digest, _)| digest.clone())
+            .collect();
+        let versions = facts
+            .bundles
+            .iter()
+            .filter_map(|(digest, bundle)| match bundle {
+                Bundle::Listed { version, .. } => Some((digest.clone(), version.clone())),
+                Bundle::Broken(_) => None,
+            })
+            .collect();
+        self.report.send_modify(|report| {
+            report.agent.staged = staged;
+            report.versions = versions;
+            report.agent.distribution = facts.layout.distribution.name().to_owned();
+            let containerd = report.agent.containerd.get_or_insert_default();
+            containerd.version = facts.containerd.to_string();
+            containerd.config_path = facts.layout.loaded.display().to_string();
+        });
+        self.show();
+        Ok(facts)
+    }
+
+    /// Compares the node with what was applied, and repairs it.
+    ///
+    /// # Errors
+    /// [`StateError`]
+    pub async fn check(&mut self) -> Result<Check, StateError> {
+        if let Some(Order {
+            outcome: Some(Outcome::Broken(..)),
+            ..
+        }) = &self.state.last
+        {
+            self.recover().await?;
+        }
+        let Some(target) = self.state.applied.clone() else {
+            return Ok(Check::Nothing);
+        };
+        if self.looks_the_same() {
+            return Ok(Check::InSync);
+        }
+        let (facts, plan) = match self.plan(&target).await {
+            Ok(found) => found,
+            Err((reason, message)) => return Ok(self.not_repaired(reason, message)),
+        };
+        if plan.is_nothing() {
+            self.looked = Some(Looked {
+                fingerprint: fingerprint(&self.root, &facts),
+                at: Instant::now(),
+            });
+            self.report
+                .send_modify(|report| report.drift = Drift::InSync);
+            return Ok(Check::InSync);
+        }
+        if is_bookkeeping(&plan) {
+            return self.keep_books(&facts, &plan).await;
+        }
+        let what = difference(&plan);
+        tracing::warn!(what, "the node is not as it was applied; repairing it");
+        self.report
+            .send_modify(|report| report.drift = Drift::Repairing(what.clone()));
+        let order = self.last_order();
+        if let Err((reason, message)) = self.check_bundles(&plan).await {
+            return Ok(self.not_repaired(reason, message));
+        }
+        let repaired = self.apply(&facts, &plan, &order, Probing::Handlers).await;
+        let check = match repaired {
+            Ok(_) => {
+                self.state.repairs += 1;
+                self.report
+                    .send_modify(|report| report.drift = Drift::Repaired(what.clone()));
+                Check::Repaired(what)
+            }
+            Err((error, _)) => self.not_repaired(error.reason(), Chain(&error).to_string()),
+        };
+        self.state.write(self.applier.state_folder())?;
+        self.show();
+        Ok(check)
+    }
+
+    /// Somebody else changed a file, and nothing that is ours in it: only the list of owned files is brought up to date.
+    async fn keep_books(&mut self, facts: &HostFacts, plan: &Plan) -> Result<Check, StateError> {
+        let order = self.last_order();
+        match self.apply(facts, plan, &order, Probing::No).await {
+            Ok(_) => {
+                self.report
+                    .send_modify(|report| report.drift = Drift::InSync);
+                Ok(Check::InSync)
+            }
+            Err((error, _)) => Ok(self.not_repaired(error.reason(), Chain(&error).to_string())),
+        }
+    }
+
+    fn last_order(&self) -> For {
+        match &self.state.last {
+            Some(last) => For {
+                revision: last.revision.clone(),
+                attempt: last.attempt,
+            },
+            None => For {
+                revision: String::new(),
+                attempt: 0,
+            },
+        }
+    }
+
+    fn not_repaired(&self, reason: Reason, message: String) -> Check {
+        tracing::error!(
+            reason = reason.name(),
+            message,
+            "the node is not as applied"
+        );
+        self.report.send_modify(|report| {
+            report.drift = Drift::Failed(reason, message.clone());
+        });
+        Check::Failed(message)
+    }
+
+    fn looks_the_same(&self) -> bool {
+        self.looked.as_ref().is_some_and(|looked| {
+            looked.at.elapsed() < FULL_LOOK
+                && looked
+                    .fingerprint
+                    .iter()
+                    .all(|(path, stamp)| stamp_of(path) == *stamp)
+        })
+    }
+
+    /// Removes bundles that nothing needs any more.
+    pub fn collect(&self) {
+        let Some(target) = &self.state.applied else {
+            return;
+        };
+        let store = below(&self.root, Path::new(NODE_STORE));
+        let mut keep: Vec<Digest> = target
+            .runtimes
+            .iter()
+            .map(|runtime| runtime.digest.clone())
+            .collect();
+        // A link that was not taken away is reason enough.
+        keep.extend(linked(&below(&self.root, Path::new(NODE_RUNTIMES))));
+        let age = if target.runtimes.is_empty() {
+            Duration::ZERO
+        } else {
+            YOUNG
+        };
+        match collect::collect(&store, &keep, age) {
+            Ok(collected) => {
+                for digest in &collected.removed {
+                    tracing::info!(%digest, "removed a bundle that nothing uses");
+                }
+            }
+            Err(error) => tracing::warn!(error = %Chain(&error), "old bundles stay"),
+        }
+    }
+
+    /// Publishes what is remembered.
+    fn show(&self) {
+        let state = &self.state;
+        self.report.send_modify(|report| {
+            let agent: &mut AgentStatus = &mut report.agent;
+            agent.version = env!("CARGO_PKG_VERSION").to_owned();
+            agent.restarts = state.restarts;
+            agent.rollbacks = state.rollbacks;
+            agent.repairs = state.repairs;
+            agent.last_change_millis = state.last_change_millis;
+            let applied = state.applied.as_ref();
+            agent.runtimes = applied
+                .into_iter()
+                .flat_map(|target| &target.runtimes)
+                .map(|runtime| ActiveRuntime {
+                    handler: runtime.handler.clone(),
+                    digest: runtime.digest.clone(),
+                    version: report
+                        .versions
+                        .get(&runtime.digest)
+                        .cloned()
+                        .unwrap_or_default(),
+                })
+                .collect();
+            let Some(last) = &state.last else { return };
+            agent.observed_revision.clone_from(&last.revision);
+            agent.observed_attempt = last.attempt;
+            let (agent_state, applied, error) = match &last.outcome {
+                None => (AgentState::Applying, Applied::Applying, None),
+                Some(Outcome::Applied) => (AgentState::Applied, Applied::Yes, None),
+                Some(Outcome::RolledBack(reason, message)) => (
+                    AgentState::RolledBack,
+                    Applied::No(*reason, message.clone()),
+                    Some((*reason, message)),
+                ),
+                Some(Outcome::Broken(reason, message)) => (
+                    AgentState::Broken,
+                    Applied::No(*reason, message.clone()),
+                    Some((*reason, message)),
+                ),
+                Some(Outcome::Refused(reason, message)) => (
+                    AgentState::Refused,
+                    Applied::No(*reason, message.clone()),
+                    Some((*reason, message)),
+                ),
+            };
+            agent.state = agent_state;
+            report.applied = applied;
+            match error {
+                // Its time is when it was seen first.
+                Some((reason, message)) => {
+                    if report
+                        .last_error
+                        .as_ref()
+                        .is_none_or(|last| (last.reason, &last.message) != (reason, message))
+                    {
+                        report.last_error = Some(LastError::now(reason, message.clone()));
+                    }
+                }
+                None if agent_state == AgentState::Applied => report.last_error = None,
+                None => {}
+            }
+        });
+    }
+}
+
+/// Whether no byte of the node changes.
+fn is_bookkeeping(plan: &Plan) -> bool {
+    plan.restart == Restart::No
+        && plan
+            .before_restart
+            .iter()
+            .chain(&plan.after_restart)
+            .all(|change| matches!(change, Change::File(file) if !file.writes()))
+}
+
+/// What a plan changes, for people.
+fn difference(plan: &Plan) -> String {
+    let mut paths: BTreeSet<String> = BTreeSet::new();
+    for change in plan.before_restart.iter().chain(&plan.after_restart) {
+        paths.insert(match change {
+            Change::File(file) => file.path.display().to_string(),
+            Change::Link(link) => link.path.display().to_string(),
+        });
+    }
+    let mut parts = Vec::new();
+    if !paths.is_empty() {
+        let paths: Vec<String> = paths.into_iter().collect();
+        parts.push(format!("somebody else changed {}", paths.join(", ")));
+    }
+    if plan.restart != Restart::No {
+        parts.push("the running containerd has not loaded wasmlet's handlers".to_owned());
+    }
+    parts.join("; ")
+}
+
+/// Files that decide what containerd does, ours, and containerd's socket, which is another after each of its starts.
+fn fingerprint(root: &Path, facts: &HostFacts) -> Vec<(PathBuf, Option<(u64, u64, SystemTime)>)> {
+    let links = Path::new(NODE_RUNTIMES);
+    facts
+        .files
+        .keys()
+        .chain(facts.settings.keys())
+        .cloned()
+        .chain(facts.links.keys().map(|name| links.join(name)))
+        .chain([
+            facts.layout.socket.clone(),
+            facts.layout.loaded.clone(),
+            PathBuf::from(wasmlet_api::names::NODE_SETTINGS),
+            links.to_owned(),
+            facts.binary.clone(),
+        ])
+        .map(|path| {
+            let path = below(root, &path);
+            let stamp = stamp_of(&path);
+            (path, stamp)
+        })
+        .collect()
+}
+
+/// Inode, length and time of the last change.
+fn stamp_of(path: &Path) -> Option<(u64, u64, SystemTime)> {
+    use std::os::unix::fs::MetadataExt as _;
+    let metadata = path.symlink_metadata().ok()?;
+    Some((metadata.ino(), metadata.len(), metadata.modified().ok()?))
+}
+
+/// The bundles that links lead to.
+fn linked(runtimes: &Path) -> Vec<Digest> {
+    let Ok(entries) = std::fs::read_dir(runtimes) else {
+        return Vec::new();
+    };
+    entries
+        .flatten()
+        .filter_map(|entry| files::read_link(&entry.path()).ok().flatten())
+        .filter_map(|end| end.file_name().and_then(collect::bundle_name))
+        .collect()
+}

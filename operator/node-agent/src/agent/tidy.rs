@@ -1,0 +1,141 @@
+//! What is removed: leftovers of agents that were killed, and everything of ours where nothing is installed any more.
+
+use std::path::Path;
+use std::time::Duration;
+
+use wasmlet_api::names::{NODE_ROOT, NODE_RUNTIMES, NODE_SETTINGS, NODE_STATE, NODE_STORE};
+
+use super::keeper::Keeper;
+use crate::apply::state::Outcome;
+use crate::errors::Chain;
+use crate::host::Host;
+use crate::host::systemd::Command;
+use crate::host::task;
+
+/// Compiled modules, and what shims know of running containers: docs/architecture.md, "Where things are on a node".
+const CACHE: &str = "/var/lib/wasmlet/cache";
+const RUN: &str = "/run/wasmlet";
+/// For a program of the host that removes something.
+const REMOVE: Duration = Duration::from_secs(60);
+
+/// Transient units of an agent that was killed.
+pub async fn leftovers(host: &Host) {
+    let stopped = match host.systemd().await {
+        Ok(systemd) => systemd
+            .stop_leftovers()
+            .await
+            .map_err(|error| Chain(&error).to_string()),
+        Err(error) => Err(Chain(&error).to_string()),
+    };
+    if let Err(error) = stopped {
+        tracing::warn!(
+            error,
+            "what an earlier agent may have left in systemd stays"
+        );
+    }
+}
+
+/// Containers of probes that were interrupted, and their namespace.
+pub async fn probes(keeper: &Keeper<Host>) {
+    let Some(socket) = keeper.socket() else {
+        return;
+    };
+    if let Err(error) = task::remove_leftovers(socket).await {
+        tracing::warn!(error = %Chain(&error), "what an earlier probe may have left in containerd stays");
+    }
+    let scratch = keeper.state_folder().join("probe");
+    if let Err(error) = std::fs::remove_dir_all(&scratch)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(path = %scratch.display(), %error, "FIFOs of a probe stay");
+    }
+}
+
+/// After all runtimes were taken off the node: what they left. Bundles that a shim still holds stay, and so does what it runs with.
+pub async fn uninstalled(keeper: &Keeper<Host>) {
+    if in_store(Path::new(NODE_STORE)) {
+        tracing::info!(
+            "pods still run with wasmlet's programs; those, the cache and the records stay until they are gone"
+        );
+        return;
+    }
+    if let Err(error) = std::fs::remove_dir_all(CACHE)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(path = CACHE, %error, "the cache stays");
+    }
+    let records = ["-rf", "--one-file-system", RUN];
+    on_host(keeper.machine(), "/bin/rm", &records).await;
+}
+
+/// At the end of the agent, where nothing is installed: its memory, and folders that are empty now. The kubelet makes them anew for the next one.
+pub async fn at_end(keeper: &Keeper<Host>) {
+    let state = keeper.state();
+    let nothing = state
+        .applied
+        .as_ref()
+        .is_none_or(|applied| applied.runtimes.is_empty());
+    let broken = matches!(
+        state.last.as_ref().and_then(|last| last.outcome.as_ref()),
+        Some(Outcome::Broken(..))
+    );
+    if !nothing || broken || in_store(Path::new(NODE_STORE)) {
+        return;
+    }
+    forget(keeper.machine()).await;
+}
+
+/// Removes the agent's memory and the folders that are empty without it.
+pub async fn forget(host: &Host) {
+    let state = Path::new(NODE_STATE);
+    for name in ["state.json", "owned.json", "lock"] {
+        remove_file(&state.join(name));
+    }
+    for name in ["originals", "preflight", "probe", "journal.new"] {
+        let path = state.join(name);
+        if let Err(error) = std::fs::remove_dir_all(&path)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %path.display(), %error, "stays");
+        }
+    }
+    remove_file(&Path::new(NODE_STORE).join(crate::store::stage::LOCK));
+    // By the host: for the agent's pod they are mounts. The innermost first; one that is not empty stays.
+    let folders = [
+        "--ignore-fail-on-non-empty",
+        NODE_STORE,
+        NODE_RUNTIMES,
+        NODE_ROOT,
+        NODE_SETTINGS,
+        NODE_STATE,
+        "/var/lib/wasmlet",
+    ];
+    on_host(host, "/bin/rmdir", &folders).await;
+}
+
+fn remove_file(path: &Path) {
+    if let Err(error) = std::fs::remove_file(path)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(path = %path.display(), %error, "stays");
+    }
+}
+
+fn in_store(store: &Path) -> bool {
+    std::fs::read_dir(store).is_ok_and(|entries| {
+        entries
+            .flatten()
+            .any(|entry| crate::store::collect::bundle_name(&entry.file_name()).is_some())
+    })
+}
+
+async fn on_host(host: &Host, program: &str, arguments: &[&str]) {
+    let command = Command::new(Path::new(program), arguments, REMOVE);
+    let line = command.line();
+    match host.output(command).await {
+        Ok(_) => {}
+        // rmdir says so of folders that were never made.
+        Err(error) if error.to_string().contains("No such file") => {}
+        Err(error) => tracing::warn!(command = line, error = %Chain(&error), "not all was removed"),
+    }
+}
