@@ -111,7 +111,10 @@ fn unavailable(world: &World) -> BTreeSet<String> {
                     == (found.spec.revision.as_str(), found.spec.attempt)
             });
             let broken = agent.is_some_and(|agent| agent.state == AgentState::Broken);
-            open(found) || (ordered && (!answered || broken))
+            // Applied and never probed.
+            let unproven = agent.is_some_and(|agent| agent.state == AgentState::Applied)
+                && found.spec.runtimes != super::super::site::verified(found);
+            open(found) || (ordered && (!answered || broken || unproven))
         })
         .map(|(name, _)| name.clone())
         .collect()
