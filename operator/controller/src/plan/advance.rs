@@ -1,24 +1,23 @@
 //! One step of a change that goes on.
 
+mod probe;
+mod stage;
+
 use std::collections::BTreeSet;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use wasmlet_api::conditions::{self, Status};
-use wasmlet_api::exit::StageExit;
-use wasmlet_api::names::{PURPOSE_PROBE, PURPOSE_STAGE, probe_class};
+use wasmlet_api::names::{PURPOSE_PROBE, PURPOSE_STAGE};
 use wasmlet_api::node::{AgentState, Change, Failure, Phase};
 use wasmlet_api::reasons::Reason;
-use wasmlet_api::{Digest, NodeRuntime, NodeTarget, WasmNode, WasmNodeSpec};
+use wasmlet_api::{NodeRuntime, NodeTarget, WasmNode, WasmNodeSpec};
 
 use super::accept::RuntimeView;
 use super::action::{About, Action, NodePart, Note, Tone};
 use super::site::{Answer, Site, Standing, agent, answer, entry, verified};
-use super::{Context, Draft, classes, frozen, labels};
-use crate::objects::pods;
-use crate::world::{Deleting, Health, PodFacts, PodState, ProbeLog};
+use super::{Context, Draft, frozen, labels};
+use crate::world::{Deleting, Health, PodFacts, PodState};
 
-/// So long an image may fail to be pulled: the kubelet tries again meanwhile.
-const PULL_PATIENCE: SignedDuration = SignedDuration::from_secs(90);
 /// Beyond a pod's own deadline, for a kubelet that does not keep it.
 const POD_GRACE: SignedDuration = SignedDuration::from_secs(60);
 /// For a node that no runtime with a timeout is left for.
@@ -140,90 +139,6 @@ impl Going<'_> {
         self.write(part, draft);
     }
 
-    // Stage
-
-    /// Whether the bundles are in the node's store.
-    fn stage(&self) -> Step {
-        let wanted: BTreeSet<&Digest> = self
-            .changed()
-            .into_iter()
-            .map(|runtime| &runtime.digest)
-            .collect();
-        let there: BTreeSet<&Digest> = agent(self.wasm_node)
-            .map(|agent| agent.staged.iter().collect())
-            .unwrap_or_default();
-        let mut waits = Vec::new();
-        for digest in wanted.difference(&there) {
-            match self.stage_one(digest) {
-                Step::Done => {}
-                Step::Waits(again) => waits.push(again),
-                other => return other,
-            }
-        }
-        if waits.is_empty() {
-            Step::Done
-        } else {
-            Step::Waits(waits.into_iter().flatten().min())
-        }
-    }
-
-    fn stage_one(&self, digest: &Digest) -> Step {
-        let source = self
-            .changed()
-            .into_iter()
-            .filter(|runtime| runtime.digest == *digest)
-            .find_map(|runtime| self.runtime(&runtime.handler));
-        let Some(runtime) = source else {
-            // Its WasmRuntime is gone: `superseded` ends the change in this case, unless it is frozen.
-            return Step::Waits(None);
-        };
-        let name = pods::stage_name(self.site.name(), &self.site.node.uid, self.change, digest);
-        let Some(pod) = self.pod(&name) else {
-            return Step::Needs(Action::CreatePod(Box::new(pods::stage(
-                &self.context.settings.namespace,
-                &name,
-                self.site.node,
-                runtime.object,
-                self.change,
-                digest,
-            ))));
-        };
-        let deadline = pod.created + pods::STAGE_DEADLINE + POD_GRACE;
-        match &pod.state {
-            PodState::Succeeded => Step::Done,
-            PodState::Failed {
-                reason,
-                message,
-                exit_code,
-            } => Step::Failed(stage_fault(pod, reason, message, *exit_code)),
-            PodState::Waiting { reason, message } if pull_failed(reason) => {
-                let patience = if reason == "InvalidImageName" {
-                    pod.created
-                } else {
-                    pod.created + PULL_PATIENCE
-                };
-                if self.context.now < patience {
-                    return Step::Waits(Some(patience));
-                }
-                Step::Failed(Fault {
-                    reason: Reason::ImagePullFailed,
-                    message: format!(
-                        "image {} of WasmRuntime {} cannot be pulled on the node: {reason}: {message}; check spec.artifact.image and spec.artifact.pullSecrets",
-                        runtime.spec().artifact.image,
-                        runtime.name,
-                    ),
-                })
-            }
-            PodState::Waiting { .. } | PodState::Running => {
-                if self.context.now < deadline {
-                    Step::Waits(Some(deadline))
-                } else {
-                    Step::Failed(self.pod_stuck(pod, Reason::StageFailed))
-                }
-            }
-        }
-    }
-
     fn order(&self, draft: &mut Draft) {
         let mut part = self.part();
         if part.phase != Phase::Removing {
@@ -309,110 +224,6 @@ impl Going<'_> {
             self.context.settings.namespace,
             self.site.name()
         )
-    }
-
-    // Probe
-
-    fn probe(&self, draft: &mut Draft) {
-        for runtime in self.changed() {
-            match self.probe_one(runtime) {
-                Step::Done => {}
-                Step::Waits(until) => {
-                    return self.wait(draft, until, |own| {
-                        format!(
-                            "the probe pod did not end within {} s",
-                            own.timeout().as_secs()
-                        )
-                    });
-                }
-                Step::Needs(action) => {
-                    if self.part().phase != Phase::Probing {
-                        let mut part = self.part();
-                        part.phase = Phase::Probing;
-                        self.write(part, draft);
-                    }
-                    return draft.node(self.site, action);
-                }
-                Step::Failed(fault) => return self.fail(fault, draft),
-            }
-        }
-        self.succeed(draft);
-    }
-
-    /// Whether a pod of the runtime's own handler ran. The engines' handlers differ from it by one line of settings, and the agent
-    /// has asked the shim with each of them: a pod for each would cost a node four times the calls.
-    fn probe_one(&self, wanted: &NodeRuntime) -> Step {
-        let Some(runtime) = self.runtime(&wanted.handler) else {
-            // Deleted without its finalizer: the removal that follows needs no probe.
-            return Step::Done;
-        };
-        let class = probe_class(&wanted.handler);
-        match self.context.world.classes.get(&class) {
-            Some(found) if !classes::is_ours(found) => {
-                return Step::Failed(Fault {
-                    reason: Reason::RuntimeClassConflict,
-                    message: format!(
-                        "RuntimeClass {class} is somebody else's, and the probe needs it; delete it: kubectl delete runtimeclass {class}"
-                    ),
-                });
-            }
-            Some(_) => {}
-            None => return Step::Waits(None),
-        }
-        let name = pods::probe_name(
-            self.site.name(),
-            &self.site.node.uid,
-            self.change,
-            &wanted.handler,
-        );
-        let Some(pod) = self.pod(&name) else {
-            return Step::Needs(Action::CreatePod(Box::new(pods::probe(
-                &self.context.settings.namespace,
-                &name,
-                self.site.node,
-                runtime.object,
-                self.change,
-            ))));
-        };
-        let fault = |message: String| {
-            Step::Failed(Fault {
-                reason: Reason::ProbeFailed,
-                message,
-            })
-        };
-        match &pod.state {
-            PodState::Succeeded => match self.context.world.probes.get(&pod.uid) {
-                Some(ProbeLog::Ok) => Step::Done,
-                Some(ProbeLog::Other(line)) => fault(format!(
-                    "probe pod {} of handler {} ended well without saying so; its last line is {line:?}: another runtime has answered for the shim",
-                    pod.name, wanted.handler
-                )),
-                None => Step::Needs(Action::ReadProbe {
-                    pod: pod.name.clone(),
-                    uid: pod.uid.clone(),
-                }),
-            },
-            PodState::Failed {
-                reason,
-                message,
-                exit_code,
-            } => fault(format!(
-                "probe pod {} of handler {} failed: {}; kubectl -n {} describe pod {} says more",
-                pod.name,
-                wanted.handler,
-                pod_words(reason, message, *exit_code),
-                self.context.settings.namespace,
-                pod.name
-            )),
-            PodState::Waiting { .. } | PodState::Running => {
-                let deadline = pod.created + pods::PROBE_DEADLINE + POD_GRACE;
-                if self.context.now < deadline {
-                    Step::Waits(Some(deadline))
-                } else {
-                    Step::Failed(self.pod_stuck(pod, Reason::ProbeFailed))
-                }
-            }
-        }
     }
 
     // Ends
@@ -713,35 +524,6 @@ impl Going<'_> {
                 text,
             })),
         );
-    }
-}
-
-fn pull_failed(reason: &str) -> bool {
-    matches!(
-        reason,
-        "ErrImagePull"
-            | "ImagePullBackOff"
-            | "InvalidImageName"
-            | "ErrImageNeverPull"
-            | "RegistryUnavailable"
-            | "ImageInspectError"
-            | "SignatureValidationFailed"
-    )
-}
-
-fn stage_fault(pod: &PodFacts, reason: &str, message: &str, exit_code: Option<i32>) -> Fault {
-    let exit = exit_code.and_then(StageExit::of);
-    Fault {
-        reason: if exit == Some(StageExit::DigestMismatch) {
-            Reason::DigestMismatch
-        } else {
-            Reason::StageFailed
-        },
-        message: format!(
-            "stage pod {} failed: {}",
-            pod.name,
-            pod_words(reason, message, exit_code)
-        ),
     }
 }
 
