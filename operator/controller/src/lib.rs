@@ -3,8 +3,18 @@
 
 #![forbid(unsafe_code)]
 
+pub mod act;
+pub mod cache;
+pub mod cleanup;
+pub mod cli;
+pub mod lease;
+pub mod metrics;
 pub mod objects;
 pub mod plan;
+pub mod run;
+pub mod seed;
+pub mod serve;
 #[cfg(any(test, feature = "simulation"))]
 pub mod simulation;
+pub mod watch;
 pub mod world;

@@ -94,7 +94,7 @@ pub struct PodFacts {
     pub node: String,
     /// [`names::PURPOSE_STAGE`] or [`names::PURPOSE_PROBE`].
     pub purpose: String,
-    /// Annotation `wasmlet.dev/attempt`: which change it is for.
+    /// Label `wasmlet.dev/attempt`: which change it is for.
     pub attempt: String,
     /// When it was made.
     pub created: Timestamp,
@@ -149,10 +149,9 @@ impl PodFacts {
             uid: metadata.uid?,
             node: labels.get(names::NODE_LABEL)?.clone(),
             purpose: labels.get(names::PURPOSE_LABEL)?.clone(),
-            attempt: metadata
-                .annotations
-                .unwrap_or_default()
-                .remove(names::ATTEMPT_ANNOTATION)
+            attempt: labels
+                .get(names::ATTEMPT_LABEL)
+                .cloned()
                 .unwrap_or_default(),
             created: metadata.creation_timestamp?.0,
             deleting: if metadata.deletion_timestamp.is_some() {

@@ -25,7 +25,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 async fn record(folder: &Path) -> Result<(), Box<dyn Error>> {
-    let facts = gather(Path::new("/"), &Host::default(), &Choices::default()).await?;
+    let host = Host::default();
+    let facts = gather(Path::new("/"), &host, &Choices::default()).await?;
     let write = |path: &Path, bytes: &[u8]| -> Result<(), Box<dyn Error>> {
         let file = folder.join(path.strip_prefix("/")?);
         fs::create_dir_all(file.parent().ok_or("a file has a folder")?)?;
@@ -41,9 +42,9 @@ async fn record(folder: &Path) -> Result<(), Box<dyn Error>> {
         write(path, bytes)?;
     }
     let loaded = &facts.layout.loaded;
-    let dump = Host::default().dump(&facts.binary, loaded).await?;
+    let dump = host.dump(&facts.binary, loaded).await?;
     write(Path::new(DUMP), dump.text.as_bytes())?;
-    let mut cri = Host::default().cri(&facts.layout.socket).await?;
+    let mut cri = host.cri(&facts.layout.socket).await?;
     // The rest is the network's state, which changes by the minute.
     cri.info.retain(|name, _| name == "config");
     let names: Vec<_> = Distribution::ALL
@@ -52,9 +53,9 @@ async fn record(folder: &Path) -> Result<(), Box<dyn Error>> {
         .copied()
         .collect();
     let recorded = Recorded {
-        machine: Host::default().machine().await?,
-        units: Some(Host::default().units(&names).await?),
-        version: Some(Host::default().version(&facts.binary).await?),
+        machine: host.machine().await?,
+        units: Some(host.units(&names).await?),
+        version: Some(host.version(&facts.binary).await?),
         cri: Some(cri),
         dumps: BTreeMap::from([(loaded.clone(), PathBuf::from(DUMP))]),
         ..Recorded::default()

@@ -16,6 +16,7 @@
 pub mod annotations;
 pub mod backend;
 pub mod bootstrap;
+pub mod bundle_lock;
 pub mod cgroup;
 pub mod cli;
 pub mod engine;

@@ -87,12 +87,15 @@ async fn run(serving: Serving) -> Result<(), ServeError> {
     raise_oom_score(serving.oom_score_of_containerd);
     let system = |what| move |source| ServeError::System { what, source };
     let reaper = Reaper::start().map_err(system("wait for children"))?;
+    let programs = engine::folder()?;
+    // Before the first container: from then on its programs are needed. Kept until the process ends.
+    let _bundle = crate::bundle_lock::hold(&programs).map_err(system("lock the bundle"))?;
     let (outbox, publisher) = Outbox::start(&serving.ttrpc_address, &serving.namespace);
     let context = Context {
         paths: Paths::new(&serving.grpc_address, &serving.namespace),
         namespace: serving.namespace,
         address: serving.grpc_address,
-        engines: engine::folder()?,
+        engines: programs,
         reaper,
         publisher,
     };

@@ -13,8 +13,8 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::SignedDuration;
 use wasmlet_api::names::{
-    ATTEMPT_ANNOTATION, MANAGED_BY, MANAGED_BY_LABEL, NODE_LABEL, NODE_ROOT, NODE_STORE,
-    PROBE_MODULE, PURPOSE_LABEL, PURPOSE_PROBE, PURPOSE_STAGE, RUNTIME_LABEL, probe_class,
+    ATTEMPT_LABEL, MANAGED_BY, MANAGED_BY_LABEL, NODE_LABEL, NODE_ROOT, NODE_STORE, PROBE_MODULE,
+    PURPOSE_LABEL, PURPOSE_PROBE, PURPOSE_STAGE, RUNTIME_LABEL, probe_class,
 };
 use wasmlet_api::node::Change;
 use wasmlet_api::{Digest, WasmRuntime};
@@ -37,6 +37,11 @@ const TOLERATED: [&str; 7] = [
     "node.kubernetes.io/unschedulable",
     "node.kubernetes.io/network-unavailable",
 ];
+
+/// The name of a change in the label of its pods.
+pub fn attempt_name(change: &Change) -> String {
+    format!("{}-{}", change.revision, change.attempt)
+}
 
 /// Name of the stage pod of a digest in a change.
 pub fn stage_name(node: &str, node_uid: &str, change: &Change, digest: &Digest) -> String {
@@ -242,11 +247,8 @@ fn pod(
                 ),
                 label(NODE_LABEL, &node.name),
                 label(PURPOSE_LABEL, purpose),
+                label(ATTEMPT_LABEL, &attempt_name(change)),
             ])),
-            annotations: Some(BTreeMap::from([(
-                ATTEMPT_ANNOTATION.to_owned(),
-                format!("{}/{}", change.revision, change.attempt),
-            )])),
             // Of a node that goes away the pods go, too.
             owner_references: Some(vec![owner::<k8s_openapi::api::core::v1::Node>(
                 &node.name, &node.uid,

@@ -41,11 +41,6 @@ enum Step {
     Failed(Fault),
 }
 
-/// The name of a change in the annotation of its pods.
-pub(super) fn attempt_name(change: &Change) -> String {
-    format!("{}/{}", change.revision, change.attempt)
-}
-
 /// Plans the next step of a node that is being changed; nothing for others.
 pub(super) fn advance(context: &Context<'_>, site: &Site<'_>, draft: &mut Draft) {
     let (Some(wasm_node), Some(change)) = (site.wasm_node, site.open_change()) else {

@@ -46,10 +46,10 @@ fn chosen(site: &Site<'_>, handler: &str, runtimes: &[RuntimeView<'_>]) -> bool 
 
 fn value(handler: &str, standing: &Standing<'_>) -> Option<&'static str> {
     let good = entry(standing.verified, handler);
-    if let Some(change) = standing.open {
-        if change.causes.iter().any(|cause| cause.handler == handler) {
-            return entry(&change.target, handler).map(|_| READY_FALSE);
-        }
+    if let Some(change) = standing.open
+        && change.causes.iter().any(|cause| cause.handler == handler)
+    {
+        return entry(&change.target, handler).map(|_| READY_FALSE);
     }
     match good {
         Some(good) if standing.ready(good) => Some(READY_TRUE),

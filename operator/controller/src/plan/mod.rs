@@ -53,6 +53,7 @@ use wasmlet_api::reasons::Reason;
 use self::accept::RuntimeView;
 pub use self::action::{About, Action, Finalizer, Key, NodePart, Note, Sequence, Tone};
 use self::site::{Site, open_change};
+use crate::objects::pods::attempt_name;
 use crate::world::{Deleting, World};
 
 /// What the administrator of the operator chose.
@@ -217,7 +218,7 @@ fn pods(context: &Context<'_>, sites: &[Site<'_>], draft: &mut Draft) {
             .and_then(|site| site.change())
             .is_some_and(|change| {
                 let goes_on = change.finished.is_none() || change.failure.is_some();
-                goes_on && pod.attempt == advance::attempt_name(change)
+                goes_on && pod.attempt == attempt_name(change)
             });
         if !needed && pod.deleting == Deleting::No {
             draft.push(
@@ -240,10 +241,10 @@ fn census(world: &World) -> Census {
         if let Some(phase) = status.phase {
             *census.phases.entry(phase).or_default() += 1;
         }
-        if let Some(failure) = site::change(wasm_node).and_then(|change| change.failure.as_ref()) {
-            if open_change(wasm_node).is_none() {
-                *census.failures.entry(failure.reason).or_default() += 1;
-            }
+        if let Some(failure) = site::change(wasm_node).and_then(|change| change.failure.as_ref())
+            && open_change(wasm_node).is_none()
+        {
+            *census.failures.entry(failure.reason).or_default() += 1;
         }
         let agent = status.agent.as_ref();
         for good in &status.verified {

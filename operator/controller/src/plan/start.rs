@@ -296,12 +296,11 @@ fn permitted<'a, 'b>(
     draft: &mut Draft,
 ) -> bool {
     let runtime = context.runtime(difference.handler);
-    if let Some(runtime) = runtime {
-        if is_paused(runtime)
-            || (difference.want.is_some() && !may_install(context, outlook, site, runtime))
-        {
-            return false;
-        }
+    if let Some(runtime) = runtime
+        && (is_paused(runtime)
+            || (difference.want.is_some() && !may_install(context, outlook, site, runtime)))
+    {
+        return false;
     }
     unused(context, site, difference, runtime, checks, draft)
 }

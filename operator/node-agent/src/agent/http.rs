@@ -217,8 +217,7 @@ impl Collector for Reported {
         ];
         for (name, help, value) in counters {
             let counter = ConstCounter::new(u64::try_from(value).unwrap_or(0));
-            let metric =
-                encoder.encode_descriptor(name, help, None, counter.metric_type())?;
+            let metric = encoder.encode_descriptor(name, help, None, counter.metric_type())?;
             counter.encode(metric)?;
         }
         let drifted = matches!(report.drift, Drift::Repairing(_) | Drift::Failed(..));

@@ -119,7 +119,11 @@ impl<M: Machine> Keeper<M> {
     }
 
     fn refuse_at_start(&self, reason: Reason, message: String) {
-        tracing::warn!(reason = reason.name(), message, "the node cannot be looked at");
+        tracing::warn!(
+            reason = reason.name(),
+            message,
+            "the node cannot be looked at"
+        );
         self.report.send_modify(|report| {
             if reason == Reason::UnsupportedNode {
                 report.agent.state = AgentState::Refused;
@@ -205,7 +209,11 @@ impl<M: Machine> Keeper<M> {
             );
             return self.end_order(Outcome::RolledBack(Reason::Interrupted, message));
         }
-        tracing::info!(revision = order.revision, attempt = order.attempt, "carrying an order out");
+        tracing::info!(
+            revision = order.revision,
+            attempt = order.attempt,
+            "carrying an order out"
+        );
         self.show();
         let started = Instant::now();
         let outcome = self.carry_out(&order, target).await;
@@ -220,15 +228,24 @@ impl<M: Machine> Keeper<M> {
                 }
             }
             Outcome::RolledBack(reason, message) | Outcome::Refused(reason, message) => {
-                tracing::error!(reason = reason.name(), message, "the order failed; the node is as before");
+                tracing::error!(
+                    reason = reason.name(),
+                    message,
+                    "the order failed; the node is as before"
+                );
             }
             Outcome::Broken(reason, message) => {
-                tracing::error!(reason = reason.name(), message, "the order failed, and so did putting the node back");
+                tracing::error!(
+                    reason = reason.name(),
+                    message,
+                    "the order failed, and so did putting the node back"
+                );
             }
         }
         self.looked = None;
+        let applied = outcome == Outcome::Applied;
         self.end_order(outcome)?;
-        if let Some(Outcome::Applied) = self.state.last.as_ref().and_then(|last| last.outcome.as_ref()) {
+        if applied && target.runtimes.is_empty() {
             self.collect();
         }
         // The store, the containerd: what is reported is what is now.
@@ -429,23 +446,18 @@ impl<M: Machine> Keeper<M> {
                 fingerprint: fingerprint(&self.root, &facts),
                 at: Instant::now(),
             });
-            self.report.send_modify(|report| report.drift = Drift::InSync);
+            self.report
+                .send_modify(|report| report.drift = Drift::InSync);
             return Ok(Check::InSync);
+        }
+        if is_bookkeeping(&plan) {
+            return self.keep_books(&facts, &plan).await;
         }
         let what = difference(&plan);
         tracing::warn!(what, "the node is not as it was applied; repairing it");
         self.report
             .send_modify(|report| report.drift = Drift::Repairing(what.clone()));
-        let order = match &self.state.last {
-            Some(last) => For {
-                revision: last.revision.clone(),
-                attempt: last.attempt,
-            },
-            None => For {
-                revision: target.revision(),
-                attempt: 0,
-            },
-        };
+        let order = self.last_order();
         if let Err((reason, message)) = self.check_bundles(&plan).await {
             return Ok(self.not_repaired(reason, message));
         }
@@ -464,8 +476,38 @@ impl<M: Machine> Keeper<M> {
         Ok(check)
     }
 
+    /// Somebody else changed a file, and nothing that is ours in it: only the list of owned files is brought up to date.
+    async fn keep_books(&mut self, facts: &HostFacts, plan: &Plan) -> Result<Check, StateError> {
+        let order = self.last_order();
+        match self.apply(facts, plan, &order, Probing::No).await {
+            Ok(_) => {
+                self.report
+                    .send_modify(|report| report.drift = Drift::InSync);
+                Ok(Check::InSync)
+            }
+            Err((error, _)) => Ok(self.not_repaired(error.reason(), Chain(&error).to_string())),
+        }
+    }
+
+    fn last_order(&self) -> For {
+        match &self.state.last {
+            Some(last) => For {
+                revision: last.revision.clone(),
+                attempt: last.attempt,
+            },
+            None => For {
+                revision: String::new(),
+                attempt: 0,
+            },
+        }
+    }
+
     fn not_repaired(&self, reason: Reason, message: String) -> Check {
-        tracing::error!(reason = reason.name(), message, "the node is not as applied");
+        tracing::error!(
+            reason = reason.name(),
+            message,
+            "the node is not as applied"
+        );
         self.report.send_modify(|report| {
             report.drift = Drift::Failed(reason, message.clone());
         });
@@ -561,9 +603,11 @@ impl<M: Machine> Keeper<M> {
             match error {
                 // Its time is when it was seen first.
                 Some((reason, message)) => {
-                    if report.last_error.as_ref().is_none_or(|last| {
-                        (last.reason, &last.message) != (reason, message)
-                    }) {
+                    if report
+                        .last_error
+                        .as_ref()
+                        .is_none_or(|last| (last.reason, &last.message) != (reason, message))
+                    {
                         report.last_error = Some(LastError::now(reason, message.clone()));
                     }
                 }
@@ -572,6 +616,16 @@ impl<M: Machine> Keeper<M> {
             }
         });
     }
+}
+
+/// Whether no byte of the node changes.
+fn is_bookkeeping(plan: &Plan) -> bool {
+    plan.restart == Restart::No
+        && plan
+            .before_restart
+            .iter()
+            .chain(&plan.after_restart)
+            .all(|change| matches!(change, Change::File(file) if !file.writes()))
 }
 
 /// What a plan changes, for people.
@@ -595,10 +649,7 @@ fn difference(plan: &Plan) -> String {
 }
 
 /// Files that decide what containerd does, ours, and containerd's socket, which is another after each of its starts.
-fn fingerprint(
-    root: &Path,
-    facts: &HostFacts,
-) -> Vec<(PathBuf, Option<(u64, u64, SystemTime)>)> {
+fn fingerprint(root: &Path, facts: &HostFacts) -> Vec<(PathBuf, Option<(u64, u64, SystemTime)>)> {
     let links = Path::new(NODE_RUNTIMES);
     facts
         .files

@@ -47,6 +47,8 @@ use report::{EventKind, Report};
 const FILE_LOOK: Duration = Duration::from_secs(5);
 /// Between two collections of old bundles.
 const COLLECT: Duration = Duration::from_secs(3600);
+/// After a change, until the bundle that was replaced may be removed.
+const SETTLED: Duration = Duration::from_secs(60);
 /// A node that cannot be repaired is tried again after a growing pause, at most this.
 const MAX_PAUSE: Duration = Duration::from_secs(600);
 
@@ -142,8 +144,14 @@ pub async fn run(settings: Settings) -> Result<(), AgentError> {
         background.spawn(tell(client.clone(), settings.clone(), report.clone()));
         if let Orders::Operator = settings.orders {
             let name = settings.node.clone();
-            background.spawn(orders::follow(client.clone(), name.clone(), wanted.clone()));
-            background.spawn(report::send(client.clone(), name, report.clone()));
+            let (there, exists) = watch::channel(None);
+            background.spawn(orders::follow(
+                client.clone(),
+                name.clone(),
+                wanted.clone(),
+                there,
+            ));
+            background.spawn(report::send(client.clone(), name, report.clone(), exists));
         }
     }
     let keeper = Keeper::new(
@@ -348,6 +356,10 @@ impl Agent {
         let state = self.reports.borrow().agent.state;
         self.health.changed(state, started.elapsed());
         self.checked = Instant::now();
+        // A shim that was being started from the old bundle has its lock by then.
+        self.collected = Instant::now()
+            .checked_sub(COLLECT - SETTLED)
+            .unwrap_or(self.collected);
         tidy::probes(&self.keeper).await;
         if wanted.target.runtimes.is_empty() && state == AgentState::Applied {
             tidy::uninstalled(&self.keeper).await;
@@ -363,9 +375,8 @@ impl Agent {
             return Ok(());
         }
         let (bundle, own) = (bundle.clone(), own.clone());
-        let staged = tokio::task::spawn_blocking(move || {
-            stage::stage(&bundle, Path::new(NODE_STORE), &own)
-        });
+        let staged =
+            tokio::task::spawn_blocking(move || stage::stage(&bundle, Path::new(NODE_STORE), &own));
         match staged.await {
             Ok(result) => result.map(drop),
             Err(error) => std::panic::resume_unwind(error.into_panic()),

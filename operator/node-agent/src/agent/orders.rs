@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use futures::TryStreamExt as _;
-use kube::runtime::watcher::{self, Event, watcher};
 use kube::runtime::WatchStreamExt as _;
+use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client};
 use serde::Deserialize;
 use tokio::sync::watch;
@@ -26,8 +26,13 @@ pub struct Wanted {
     pub generation: Option<i64>,
 }
 
-/// Follows the WasmNode of this name for ever. None is published until there is one with an order.
-pub async fn follow(client: Client, name: String, wanted: watch::Sender<Option<Wanted>>) {
+/// Follows the WasmNode of this name for ever. None is published until there is one with an order; `there` has its UID while it exists.
+pub async fn follow(
+    client: Client,
+    name: String,
+    wanted: watch::Sender<Option<Wanted>>,
+    there: watch::Sender<Option<String>>,
+) {
     let api: Api<WasmNode> = Api::all(client);
     let one = watcher::Config::default().fields(&format!("metadata.name={name}"));
     let events = watcher(api, one).default_backoff();
@@ -35,6 +40,7 @@ pub async fn follow(client: Client, name: String, wanted: watch::Sender<Option<W
     loop {
         match events.try_next().await {
             Ok(Some(Event::Apply(node) | Event::InitApply(node))) => {
+                there.send_replace(node.metadata.uid.clone());
                 let found = order_of(&node);
                 wanted.send_if_modified(|current| {
                     let differs = *current != found;
@@ -43,7 +49,10 @@ pub async fn follow(client: Client, name: String, wanted: watch::Sender<Option<W
                 });
             }
             // A WasmNode that is gone orders nothing: what is on the node stays until somebody says what shall be.
-            Ok(Some(Event::Delete(_) | Event::Init | Event::InitDone)) => {}
+            Ok(Some(Event::Delete(_))) => {
+                there.send_replace(None);
+            }
+            Ok(Some(Event::Init | Event::InitDone)) => {}
             Ok(None) => return,
             Err(error) => {
                 tracing::warn!(error = %Chain(&error), "cannot follow the node's WasmNode; trying again");
@@ -106,29 +115,28 @@ pub enum ConfigError {
 /// # Errors
 /// [`ConfigError`]
 pub fn read(path: &Path, own: Option<&Digest>, bundle: &Path) -> Result<Wanted, ConfigError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| ConfigError::Read(path.to_owned(), error))?;
+    let text =
+        std::fs::read_to_string(path).map_err(|error| ConfigError::Read(path.to_owned(), error))?;
     let file: File = serde_saphyr::from_str(&text)
         .map_err(|error| ConfigError::Parse(path.to_owned(), Box::new(error)))?;
-    let runtimes: Result<Vec<NodeRuntime>, ConfigError> = file
-        .runtimes
-        .into_iter()
-        .map(|runtime| {
-            let digest = runtime
-                .digest
-                .or_else(|| own.cloned())
-                .ok_or_else(|| ConfigError::NoBundle {
-                    file: path.to_owned(),
-                    bundle: bundle.to_owned(),
+    let runtimes: Result<Vec<NodeRuntime>, ConfigError> =
+        file.runtimes
+            .into_iter()
+            .map(|runtime| {
+                let digest = runtime.digest.or_else(|| own.cloned()).ok_or_else(|| {
+                    ConfigError::NoBundle {
+                        file: path.to_owned(),
+                        bundle: bundle.to_owned(),
+                    }
                 })?;
-            Ok(NodeRuntime {
-                handler: runtime.handler,
-                engines: runtime.engines,
-                digest,
-                options: runtime.options,
+                Ok(NodeRuntime {
+                    handler: runtime.handler,
+                    engines: runtime.engines,
+                    digest,
+                    options: runtime.options,
+                })
             })
-        })
-        .collect();
+            .collect();
     let target = NodeTarget::new(runtimes?);
     Ok(Wanted {
         order: For {
@@ -155,7 +163,8 @@ mod tests {
     #[test]
     fn a_runtime_without_a_digest_is_the_images_own() {
         let own = Digest::of(b"bundle");
-        let text = "runtimes:\n- handler: wasm\n  engines: [wasmtime]\n  options: {compileCpus: 2}\n";
+        let text =
+            "runtimes:\n- handler: wasm\n  engines: [wasmtime]\n  options: {compileCpus: 2}\n";
         let wanted = read_text(text, Some(&own)).unwrap();
         assert_eq!(wanted.target.runtimes[0].digest, own);
         assert_eq!(wanted.target.runtimes[0].options.compile_cpus, Some(2));
@@ -166,7 +175,8 @@ mod tests {
 
     #[test]
     fn a_key_that_is_not_known_is_named() {
-        let error = read_text("runtimes:\n- handler: wasm\n  engine: wasmtime\n", None).unwrap_err();
+        let error =
+            read_text("runtimes:\n- handler: wasm\n  engine: wasmtime\n", None).unwrap_err();
         let text = Chain(&error).to_string();
         assert!(text.contains("engine"), "{text}");
     }

@@ -95,7 +95,15 @@ impl Report {
         let mut add = |type_, status, reason: Reason, message: String| {
             let now = Time(now);
             let name = reason.name();
-            conditions.push(condition(old, type_, status, name, message, self.generation, &now));
+            conditions.push(condition(
+                old,
+                type_,
+                status,
+                name,
+                message,
+                self.generation,
+                &now,
+            ));
         };
         match &self.applied {
             Applied::NotAsked => {}
@@ -155,26 +163,38 @@ impl Report {
     }
 }
 
-/// Sends reports until the agent ends. An API server that is away gets the newest when it is back.
-pub async fn send(client: Client, name: String, mut reports: watch::Receiver<Report>) {
+/// Sends reports until the agent ends, as long as there is a WasmNode (its UID is in `there`). An API server that is away gets the newest when it is
+/// back.
+pub async fn send(
+    client: Client,
+    name: String,
+    mut reports: watch::Receiver<Report>,
+    mut there: watch::Receiver<Option<String>>,
+) {
     let api: Api<WasmNode> = Api::all(client);
     let parameters = PatchParams::apply(AGENT_MANAGER).force();
-    let mut sent: Option<(Report, Vec<Condition>)> = None;
+    let mut sent: Option<Sent> = None;
     let mut pause = Duration::from_secs(1);
     loop {
+        // Until the operator makes one there is nothing to write to.
+        let Ok(uid) = there.wait_for(Option::is_some).await.map(|uid| uid.clone()) else {
+            return;
+        };
         let report = reports.borrow_and_update().clone();
-        if sent.as_ref().is_none_or(|(sent, _)| *sent != report) {
-            let tried = try_to_send(&api, &name, &parameters, &report, sent.as_ref()).await;
-            match tried {
+        // Another WasmNode of the same name knows nothing yet.
+        sent = sent.filter(|sent| sent.uid == uid);
+        if sent.as_ref().is_none_or(|sent| sent.report != report) {
+            match try_to_send(&api, &name, &parameters, &report, sent.as_ref()).await {
                 Ok(conditions) => {
-                    sent = Some((report, conditions));
+                    sent = Some(Sent {
+                        uid,
+                        report,
+                        conditions,
+                    });
                     pause = Duration::from_secs(1);
                 }
                 Err(error) => {
-                    // There is no WasmNode until the operator makes one.
-                    if !matches!(&error, kube::Error::Api(status) if status.code == 404) {
-                        tracing::warn!(error = %Chain(&error), "the node's status was not written; trying again");
-                    }
+                    tracing::warn!(error = %Chain(&error), "the node's status was not written; trying again");
                     // Half fixed, half by chance: not all agents come at once to an API server that is back.
                     let millis = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
                     let wait = Duration::from_millis(millis / 2 + fastrand::u64(..=millis / 2));
@@ -185,10 +205,18 @@ pub async fn send(client: Client, name: String, mut reports: watch::Receiver<Rep
                 }
             }
         }
-        if reports.changed().await.is_err() {
-            return;
+        tokio::select! {
+            changed = reports.changed() => if changed.is_err() { return },
+            changed = there.changed() => if changed.is_err() { return },
         }
     }
+}
+
+/// What was written last, and to which object.
+struct Sent {
+    uid: Option<String>,
+    report: Report,
+    conditions: Vec<Condition>,
 }
 
 async fn try_to_send(
@@ -196,10 +224,10 @@ async fn try_to_send(
     name: &str,
     parameters: &PatchParams,
     report: &Report,
-    sent: Option<&(Report, Vec<Condition>)>,
+    sent: Option<&Sent>,
 ) -> Result<Vec<Condition>, kube::Error> {
     let old = match sent {
-        Some((_, conditions)) => conditions.clone(),
+        Some(sent) => sent.conditions.clone(),
         // The first: what an earlier agent said, for the times of its conditions.
         None => api
             .get(name)
@@ -243,9 +271,11 @@ pub fn event(before: &Report, after: &Report) -> Option<(EventKind, Reason, Stri
         return match &after.drift {
             Drift::Repairing(what) => Some((EventKind::Warning, Reason::Drifted, what.clone())),
             Drift::Failed(reason, message) => Some((EventKind::Warning, *reason, message.clone())),
-            Drift::Repaired(what) => {
-                Some((EventKind::Normal, Reason::InSync, format!("repaired: {what}")))
-            }
+            Drift::Repaired(what) => Some((
+                EventKind::Normal,
+                Reason::InSync,
+                format!("repaired: {what}"),
+            )),
             Drift::Unknown | Drift::InSync => None,
         };
     }

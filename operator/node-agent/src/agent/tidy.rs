@@ -28,13 +28,18 @@ pub async fn leftovers(host: &Host) {
         Err(error) => Err(Chain(&error).to_string()),
     };
     if let Err(error) = stopped {
-        tracing::warn!(error, "what an earlier agent may have left in systemd stays");
+        tracing::warn!(
+            error,
+            "what an earlier agent may have left in systemd stays"
+        );
     }
 }
 
 /// Containers of probes that were interrupted, and their namespace.
 pub async fn probes(keeper: &Keeper<Host>) {
-    let Some(socket) = keeper.socket() else { return };
+    let Some(socket) = keeper.socket() else {
+        return;
+    };
     if let Err(error) = task::remove_leftovers(socket).await {
         tracing::warn!(error = %Chain(&error), "what an earlier probe may have left in containerd stays");
     }
@@ -49,7 +54,9 @@ pub async fn probes(keeper: &Keeper<Host>) {
 /// After all runtimes were taken off the node: what they left. Bundles that a shim still holds stay, and so does what it runs with.
 pub async fn uninstalled(keeper: &Keeper<Host>) {
     if in_store(Path::new(NODE_STORE)) {
-        tracing::info!("pods still run with wasmlet's programs; those, the cache and the records stay until they are gone");
+        tracing::info!(
+            "pods still run with wasmlet's programs; those, the cache and the records stay until they are gone"
+        );
         return;
     }
     if let Err(error) = std::fs::remove_dir_all(CACHE)

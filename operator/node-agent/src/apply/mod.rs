@@ -59,7 +59,9 @@ pub enum ApplyError {
     #[error("containerd does not accept the new configuration; nothing was touched")]
     Dump(#[source] LiveError),
     /// What it showed makes no sense.
-    #[error("what containerd makes of the new configuration cannot be understood; nothing was touched")]
+    #[error(
+        "what containerd makes of the new configuration cannot be understood; nothing was touched"
+    )]
     Effective(#[source] EffectiveError),
     /// Something would be lost, or is missing.
     #[error("with the new configuration containerd would not be right; nothing was touched")]
@@ -235,7 +237,10 @@ impl Applier {
         }
         let mut entry = self.begin(facts, plan, order).map_err(untouched)?;
         reached(Step::Begun, &self.state);
-        match self.carry_out(machine, facts, plan, &mut entry, probing).await {
+        match self
+            .carry_out(machine, facts, plan, &mut entry, probing)
+            .await
+        {
             Ok(restarted) => match self.finish(&mut entry) {
                 Ok(()) => Ok((restarted, entry.made_folders)),
                 // It is verified and stays so; what is left to tidy is done by the next look at the journal.
@@ -393,18 +398,30 @@ impl Applier {
             socket: &facts.layout.socket,
             within: BACK,
         };
+        let mut expect = plan.expect.clone();
+        if let (Restarted::No, Ok(running)) = (restarted, &facts.running) {
+            // What others have written into the files since containerd started is not loaded, and is not to be.
+            expect
+                .others
+                .retain(|name, _| running.handlers.contains_key(name));
+            expect.default_handler.clone_from(&running.default_handler);
+            expect.sandbox_image.clone_from(&running.sandbox_image);
+        }
         verify
             .running(machine, |running| {
-                plan.expect
-                    .running(running)
-                    .map_err(|unmet| unmet.to_string())
+                expect.running(running).map_err(|unmet| unmet.to_string())
             })
             .await?;
         if restarted == Restarted::Once {
             verify.node(machine).await?;
         }
         if probing == Probing::Handlers {
-            let cgroups = match facts.effective.as_ref().ok().and_then(Effective::systemd_cgroup) {
+            let cgroups = match facts
+                .effective
+                .as_ref()
+                .ok()
+                .and_then(Effective::systemd_cgroup)
+            {
                 Some(true) => Cgroups::Systemd,
                 Some(false) | None => Cgroups::Cgroupfs,
             };

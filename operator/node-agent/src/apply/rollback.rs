@@ -84,11 +84,9 @@ impl Applier {
                 within: BACK,
             };
             verify
-                .running(machine, |running| {
-                    match &entry.handlers {
-                        Some(wanted) => has(wanted, running),
-                        None => Ok(()),
-                    }
+                .running(machine, |running| match &entry.handlers {
+                    Some(wanted) => has(wanted, running),
+                    None => Ok(()),
                 })
                 .await?;
         }

@@ -83,8 +83,9 @@ impl State {
         let path = folder.join("state.json");
         match files::read(&path)? {
             None => Ok(Self::default()),
-            Some(text) => serde_json::from_slice(&text)
-                .map_err(|source| StateError::Parse { path, source }),
+            Some(text) => {
+                serde_json::from_slice(&text).map_err(|source| StateError::Parse { path, source })
+            }
         }
     }
 

@@ -94,7 +94,10 @@ pub(crate) fn reached(step: Step, state: &Path) {
     if std::env::var("WASMLET_CRASH_AT").is_ok_and(|name| name == step.name()) {
         let marker = state.join(format!("crashed-{}", step.name()));
         if !marker.exists() && std::fs::write(&marker, "").is_ok() {
-            eprintln!("wasmlet-node: ending at {:?}, as WASMLET_CRASH_AT says", step.name());
+            eprintln!(
+                "wasmlet-node: ending at {:?}, as WASMLET_CRASH_AT says",
+                step.name()
+            );
             std::process::abort();
         }
     }

@@ -168,9 +168,10 @@ impl Verify<'_> {
             let bundle = program.ancestors().nth(2).unwrap_or(Path::new("/"));
             let probe = Probe {
                 handler: name.clone(),
+                runtime_type: handler.runtime_type.clone(),
                 runtime_path: program.clone(),
                 config_path: PathBuf::from(&handler.config_path),
-                root: bundle.join("probe"),
+                module: bundle.join("probe/probe.wasm"),
                 cgroups,
                 scratch: scratch.join("probe"),
                 // With a cold cache it is compiled first, behind all else that compiles on the node.
@@ -188,7 +189,9 @@ pub(crate) fn has(wanted: &BTreeSet<String>, running: &Running) -> Result<(), St
         .iter()
         .find(|name| !running.handlers.contains_key(*name))
     {
-        Some(name) => Err(format!("the handler {name:?} that was there before is missing")),
+        Some(name) => Err(format!(
+            "the handler {name:?} that was there before is missing"
+        )),
         None => Ok(()),
     }
 }

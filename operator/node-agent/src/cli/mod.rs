@@ -2,6 +2,7 @@
 
 mod agent;
 mod bundle;
+
 mod doctor;
 mod plan;
 mod remove;
@@ -43,9 +44,9 @@ pub struct Arguments {
 enum Command {
     Agent(agent::Arguments),
     Bundle(bundle::Arguments),
+    Remove(remove::Arguments),
     Doctor(doctor::Arguments),
     Plan(plan::Arguments),
-    Remove(remove::Arguments),
     Stage(stage::Arguments),
 }
 
@@ -78,9 +79,9 @@ impl Arguments {
         let ended = start_logs(self.log).and_then(|()| match self.command {
             Command::Agent(arguments) => arguments.run(),
             Command::Bundle(arguments) => arguments.run(),
+            Command::Remove(arguments) => arguments.run(),
             Command::Doctor(arguments) => arguments.run(),
             Command::Plan(arguments) => arguments.run(),
-            Command::Remove(arguments) => arguments.run(),
             Command::Stage(arguments) => arguments.run(),
         });
         match ended {

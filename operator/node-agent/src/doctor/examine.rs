@@ -208,7 +208,7 @@ fn version(document: &Document) -> String {
 /// What containerd is started with for a pod.
 fn program(facts: &HostFacts, config: &HandlerConfig, found: &mut Diagnosis) {
     let handler = found.handler.clone();
-    if config.runtime_type != RUNTIME_TYPE {
+    if config.runtime_type != RUNTIME_TYPE && !config::is_ours(config) {
         found.problems.push(Finding::Foreign {
             handler,
             runtime_type: config.runtime_type.clone(),
@@ -265,7 +265,8 @@ fn program(facts: &HostFacts, config: &HandlerConfig, found: &mut Diagnosis) {
 
 /// What the shim reads for each pod.
 fn settings(facts: &HostFacts, config: &HandlerConfig, found: &mut Diagnosis) {
-    if config.config_path.is_empty() || config.runtime_type != RUNTIME_TYPE {
+    let foreign = config.runtime_type != RUNTIME_TYPE && !config::is_ours(config);
+    if config.config_path.is_empty() || foreign {
         return;
     }
     let handler = found.handler.clone();
@@ -350,8 +351,7 @@ fn documents(facts: &HostFacts) -> Vec<(PathBuf, Result<Document, String>)> {
         .filter_map(|path| {
             let bytes = facts.files.get(&path)?.as_deref()?;
             let document = match std::str::from_utf8(bytes) {
-                Ok(text) => config::inspect(text)
-                    .map_err(|error| Chain(&*error).to_string().trim_end().replace('\n', " ")),
+                Ok(text) => config::inspect(text).map_err(|error| error.to_string()),
                 Err(error) => Err(error.to_string()),
             };
             Some((path, document))

@@ -30,9 +30,9 @@ pub struct Recorded {
     /// `config dump`: a file of the folder, by the path of the configuration.
     #[serde(default)]
     pub dumps: BTreeMap<PathBuf, PathBuf>,
-    /// The folder itself.
+    /// The folder itself; set by [`Recorded::read`].
     #[serde(skip)]
-    root: PathBuf,
+    pub root: PathBuf,
 }
 
 /// Why a recorded node cannot be read.

@@ -41,7 +41,11 @@ impl OwnNode {
     /// # Errors
     /// Of the API.
     pub async fn is_ready(&self) -> Result<bool, kube::Error> {
-        let conditions = self.get().await?.status.and_then(|status| status.conditions);
+        let conditions = self
+            .get()
+            .await?
+            .status
+            .and_then(|status| status.conditions);
         Ok(conditions
             .into_iter()
             .flatten()

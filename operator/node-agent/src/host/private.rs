@@ -126,7 +126,9 @@ fn rename_sender(message: &mut [u8]) {
     for start in (FIXED_BYTES..end).step_by(8) {
         let name = start + FIELD.len() + 4;
         if message[start..end].starts_with(&FIELD)
-            && message.get(name..end).is_some_and(|text| text.starts_with(NAME))
+            && message
+                .get(name..end)
+                .is_some_and(|text| text.starts_with(NAME))
         {
             message[name] = b':';
         }

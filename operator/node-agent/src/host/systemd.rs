@@ -4,6 +4,7 @@
 //! dbus is not installed or has to be restarted together with what we restart. systemd lets root do everything there and asks for no
 //! capability. The protocol is org.freedesktop.systemd1(5).
 
+use std::convert::Infallible;
 use std::ffi::OsStr;
 use std::fmt;
 use std::os::fd::OwnedFd;
@@ -11,7 +12,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use tokio::io::AsyncReadExt as _;
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 use zbus::message::Type;
@@ -33,7 +33,7 @@ const TRANSIENT: &str = "wasmlet-node-run-";
 /// For an answer to a question. systemd answers at once unless it is stuck.
 const ANSWER: Duration = Duration::from_secs(25);
 /// What is kept of a program's output, in bytes. `containerd config dump` writes about 20 kB.
-const OUTPUT_BYTES: u64 = 4 << 20;
+const OUTPUT_BYTES: usize = 4 << 20;
 
 /// Why systemd did not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -292,8 +292,8 @@ impl Systemd {
 
     async fn run_as(&self, unit: &str, command: Command) -> Result<Output, SystemdError> {
         let line = command.line();
-        let (out, out_end) = output_pipe()?;
-        let (err, err_end) = output_pipe()?;
+        let (mut out, out_end) = Stream::new()?;
+        let (mut err, err_end) = Stream::new()?;
         let input = input_pipe(&command.input)?;
         let program = command.program.display().to_string();
         let mut arguments = vec![program.clone()];
@@ -314,38 +314,24 @@ impl Systemd {
             ("StandardOutputFileDescriptor", fd(out_end)),
             ("StandardErrorFileDescriptor", fd(err_end)),
         ];
-        let read = |pipe: pipe::Receiver| {
-            let line = line.clone();
-            async move {
-                let mut bytes = Vec::new();
-                // What is more than that is not read, and the program stops or is stopped.
-                pipe.take(OUTPUT_BYTES)
-                    .read_to_end(&mut bytes)
-                    .await
-                    .map_err(|error| SystemdError::Output(line, error))?;
-                Ok::<_, SystemdError>(bytes)
-            }
-        };
         let auxiliary: Auxiliary = Vec::new();
         let body = (unit, "fail", properties, auxiliary);
-        // Our own ends are in the body: with it they go, or the pipes would never end.
-        let job = async {
-            let job = self
-                .job("StartTransientUnit", unit, &body, command.within + ANSWER)
-                .await;
-            drop(body);
-            job
+        let job = tokio::select! {
+            job = self.job("StartTransientUnit", unit, &body, command.within + ANSWER) => job,
+            // Not until their end: systemd keeps the other ends open as long as the unit is there.
+            never = read_both(&mut out, &mut err) => match never {},
         };
-        let (job, stdout, stderr) = tokio::join!(job, read(out), read(err));
+        drop(body);
         match job {
             // That it "failed" is how the program ended; its properties say how.
             Ok(()) | Err(SystemdError::Job { .. }) => {}
             Err(error) => return Err(error),
         }
+        let unread = |error| SystemdError::Output(line.clone(), error);
         Ok(Output {
             ended: self.ended(unit).await?,
-            stdout: stdout?,
-            stderr: stderr?,
+            stdout: out.rest().map_err(unread)?,
+            stderr: err.rest().map_err(unread)?,
         })
     }
 
@@ -566,11 +552,62 @@ fn is_no_such_unit(error: &SystemdError) -> bool {
         if name.as_str() == "org.freedesktop.systemd1.NoSuchUnit")
 }
 
-/// Our end, which does not block, and the program's.
-fn output_pipe() -> Result<(pipe::Receiver, OwnedFd), SystemdError> {
-    let (ours, theirs) = std::io::pipe().map_err(SystemdError::Pipe)?;
-    let ours = pipe::Receiver::from_owned_fd(ours.into()).map_err(SystemdError::Pipe)?;
-    Ok((ours, theirs.into()))
+/// What a program writes.
+struct Stream {
+    pipe: pipe::Receiver,
+    bytes: Vec<u8>,
+}
+
+impl Stream {
+    /// With the program's end.
+    fn new() -> Result<(Self, OwnedFd), SystemdError> {
+        let (ours, theirs) = std::io::pipe().map_err(SystemdError::Pipe)?;
+        let pipe = pipe::Receiver::from_owned_fd(ours.into()).map_err(SystemdError::Pipe)?;
+        let bytes = Vec::new();
+        Ok((Self { pipe, bytes }, theirs.into()))
+    }
+
+    /// Reads for as long as it is asked to, so that the program never waits for us.
+    async fn read(&mut self) -> Infallible {
+        let mut buffer = [0; 8192];
+        loop {
+            let read = match self.pipe.readable().await {
+                Ok(()) => self.pipe.try_read(&mut buffer),
+                Err(error) => Err(error),
+            };
+            match read {
+                Ok(length) if length > 0 => self.keep(&buffer[..length]),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                // Its end, or an error, which shows again when the rest is read.
+                Ok(_) | Err(_) => std::future::pending().await,
+            }
+        }
+    }
+
+    /// What is more than [`OUTPUT_BYTES`] is thrown away.
+    fn keep(&mut self, bytes: &[u8]) {
+        let room = OUTPUT_BYTES.saturating_sub(self.bytes.len());
+        self.bytes
+            .extend_from_slice(&bytes[..bytes.len().min(room)]);
+    }
+
+    /// What is in the pipe now. A program that has ended has written all of it.
+    fn rest(mut self) -> std::io::Result<Vec<u8>> {
+        let mut buffer = [0; 8192];
+        loop {
+            // Not by the runtime's readiness, which may be older than what was written.
+            match nix::unistd::read(&self.pipe, &mut buffer) {
+                Ok(0) | Err(nix::errno::Errno::EAGAIN) => return Ok(self.bytes),
+                Ok(length) => self.keep(&buffer[..length]),
+                Err(nix::errno::Errno::EINTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+}
+
+async fn read_both(out: &mut Stream, err: &mut Stream) -> Infallible {
+    tokio::join!(out.read(), err.read()).0
 }
 
 /// The end for a program to read, with all that it will read already inside.

@@ -1,7 +1,7 @@
 //! One container through containerd's task API, to see that a shim works.
 //!
 //! It is in a containerd namespace of our own, where the kubelet does not look, and needs neither image nor snapshot: its root file system
-//! is the bundle's `probe` folder, bound read-only. What it prints comes back through FIFOs.
+//! is a folder of the agent's with the bundle's module in it (a copy: libcontainer makes `/dev` and others there). What it prints comes back through FIFOs.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -35,12 +35,14 @@ const MEMORY_BYTES: u64 = 256 << 20;
 pub struct Probe {
     /// Handler, for messages and names.
     pub handler: String,
-    /// The shim's program.
+    /// `runtime_type` of the handler.
+    pub runtime_type: String,
+    /// `runtime_path` of the handler: the shim's program.
     pub runtime_path: PathBuf,
     /// Settings of the handler.
     pub config_path: PathBuf,
-    /// Folder with `probe.wasm`.
-    pub root: PathBuf,
+    /// The module, `probe.wasm` of the bundle.
+    pub module: PathBuf,
     /// How the node's cgroups are named.
     pub cgroups: Cgroups,
     /// Folder in which its FIFOs may be; the same on the host.
@@ -87,7 +89,9 @@ pub enum ProbeError {
         said: String,
     },
     /// It ended otherwise.
-    #[error("a container of handler {handler} ended with {code} and wrote {stdout:?}, not 0 and {PROBE_LINE:?}{said}")]
+    #[error(
+        "a container of handler {handler} ended with {code} and wrote {stdout:?}, not 0 and {PROBE_LINE:?}{said}"
+    )]
     Outcome {
         /// Which handler.
         handler: String,
@@ -98,9 +102,9 @@ pub enum ProbeError {
         /// What it wrote to stderr.
         said: String,
     },
-    /// Its FIFOs.
-    #[error("cannot make the FIFO {}", .0.display())]
-    Fifo(PathBuf, #[source] std::io::Error),
+    /// Its files.
+    #[error("cannot make {} for a container", .0.display())]
+    Scratch(PathBuf, #[source] std::io::Error),
 }
 
 /// `runtimeoptions.v1.Options`.
@@ -161,6 +165,8 @@ impl Probe {
         let mut clients = Clients::new(socket).await?;
         let id = format!("{}-{:08x}", self.handler, fastrand::u32(..));
         let streams = Streams::new(&self.scratch.join(&id))?;
+        let root = streams.folder.join("root");
+        place(&self.module, &root).map_err(|error| ProbeError::Scratch(root, error))?;
         let call = |step, status: Status, streams: &Streams| ProbeError::Call {
             handler: self.handler.clone(),
             step,
@@ -203,9 +209,8 @@ impl Probe {
         let container = api::Container {
             id: id.to_owned(),
             runtime: Some(api::container::Runtime {
-                // All versions take an absolute path for the program itself.
-                name: self.runtime_path.display().to_string(),
-                options: Some(options.clone()),
+                name: self.runtime_type.clone(),
+                options: Some(options),
             }),
             spec: Some(Any {
                 type_url: "types.containerd.io/opencontainers/runtime-spec/1/Spec".to_owned(),
@@ -222,9 +227,9 @@ impl Probe {
             .map_err(|status| ("creating it", status))?;
         let root = Mount {
             r#type: "bind".to_owned(),
-            source: self.root.display().to_string(),
+            source: streams.path("root"),
             target: String::new(),
-            options: vec!["rbind".to_owned(), "ro".to_owned()],
+            options: vec!["rbind".to_owned(), "rw".to_owned()],
         };
         clients
             .tasks
@@ -233,7 +238,9 @@ impl Probe {
                 rootfs: vec![root],
                 stdout: streams.path("stdout"),
                 stderr: streams.path("stderr"),
-                options: Some(options),
+                // As CRI does it, so that a containerd which finds the shim for this finds it for pods.
+                runtime_path: self.runtime_path.display().to_string(),
+                // The container's options: containerd 2 takes none of this kind here.
                 ..Default::default()
             }))
             .await
@@ -289,6 +296,19 @@ impl Probe {
     }
 }
 
+/// A root file system with a module in it.
+fn place(module: &Path, root: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let set =
+        |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode));
+    std::fs::create_dir(root)?;
+    // Whatever the umask is: the container's user is nobody.
+    set(root, 0o755)?;
+    let file = root.join("probe.wasm");
+    std::fs::write(&file, std::fs::read(module)?)?;
+    set(&file, 0o644)
+}
+
 /// Ends and removes one container, whatever state it is in.
 async fn clean_up(clients: &mut Clients, id: &str) {
     let work = async {
@@ -321,9 +341,16 @@ async fn clean_up(clients: &mut Clients, id: &str) {
         Ok(Ok(_)) => {}
         Ok(Err(status)) if status.code() == Code::NotFound => {}
         Ok(Err(status)) => {
-            tracing::warn!(container = id, error = status.message(), "a probe's container stays");
+            tracing::warn!(
+                container = id,
+                error = status.message(),
+                "a probe's container stays"
+            );
         }
-        Err(_) => tracing::warn!(container = id, "a probe's container stays: containerd is silent"),
+        Err(_) => tracing::warn!(
+            container = id,
+            "a probe's container stays: containerd is silent"
+        ),
     }
 }
 
@@ -369,13 +396,13 @@ struct Streams {
 impl Streams {
     fn new(folder: &Path) -> Result<Self, ProbeError> {
         std::fs::create_dir_all(folder)
-            .map_err(|error| ProbeError::Fifo(folder.to_owned(), error))?;
+            .map_err(|error| ProbeError::Scratch(folder.to_owned(), error))?;
         let open = |name: &str| {
             let path = folder.join(name);
             nix::unistd::mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR)
                 .map_err(std::io::Error::from)
                 .and_then(|()| pipe::OpenOptions::new().open_receiver(&path))
-                .map_err(|error| ProbeError::Fifo(path, error))
+                .map_err(|error| ProbeError::Scratch(path, error))
         };
         Ok(Self {
             stdout: open("stdout")?,

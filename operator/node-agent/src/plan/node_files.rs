@@ -45,7 +45,7 @@ pub(super) fn ours(facts: &HostFacts, target: &NodeTarget) -> Result<Ours, Refus
             let before = facts.settings.get(&path).cloned();
             settings.insert(path.clone());
             if handlers
-                .insert(handler.name.clone(), handler_config(runtime, &path))
+                .insert(handler.name.clone(), handler_config(facts, runtime, &path))
                 .is_some()
             {
                 return Err(Refusal::Target(format!(
@@ -184,11 +184,17 @@ fn usable(facts: &HostFacts, runtime: &NodeRuntime) -> Result<(), Refusal> {
 }
 
 /// A handler of a runtime, as it has to be in containerd's configuration.
-fn handler_config(runtime: &NodeRuntime, settings: &Path) -> HandlerConfig {
+fn handler_config(facts: &HostFacts, runtime: &NodeRuntime, settings: &Path) -> HandlerConfig {
     let passed: Vec<String> = PASSED_ANNOTATIONS.map(str::to_owned).to_vec();
+    let path = format!("{NODE_RUNTIMES}/{}/bin/{SHIM}", runtime.handler);
     HandlerConfig {
-        runtime_type: RUNTIME_TYPE.to_owned(),
-        runtime_path: format!("{NODE_RUNTIMES}/{}/bin/{SHIM}", runtime.handler),
+        // containerd 1.6 reads `runtime_path` and starts pods without it (seen on 1.6.20); all versions take a path for a type.
+        runtime_type: if facts.containerd.at_least(1, 7) {
+            RUNTIME_TYPE.to_owned()
+        } else {
+            path.clone()
+        },
+        runtime_path: path,
         pod_annotations: passed.clone(),
         container_annotations: passed,
         config_path: settings.display().to_string(),

@@ -148,7 +148,10 @@ mod tests {
     fn a_store_that_is_not_there_is_not_made() {
         let dir = tempfile::tempdir().unwrap();
         let store = dir.path().join("store");
-        assert_eq!(collect(&store, &[], Duration::ZERO).unwrap(), Collected::default());
+        assert_eq!(
+            collect(&store, &[], Duration::ZERO).unwrap(),
+            Collected::default()
+        );
         assert!(!store.exists());
     }
 }

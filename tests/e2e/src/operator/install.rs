@@ -111,7 +111,8 @@ pub fn manifest(cluster: &Cluster, name: &str) -> String {
 
 /// `kubectl apply` of a text.
 #[track_caller]
-pub fn apply(kubectl: &Kubectl<'_>, text: &str) -> String {
+pub fn apply(cluster: &Cluster, text: &str) -> String {
+    let kubectl = Kubectl::anywhere(cluster.env());
     let file =
         std::env::temp_dir().join(format!("wasmlet-e2e-{}.yaml", crate::cluster::random_hex()));
     std::fs::write(&file, text).unwrap_or_else(|error| panic!("{}: {error}", file.display()));

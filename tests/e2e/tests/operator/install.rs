@@ -4,7 +4,7 @@ use kube::ResourceExt as _;
 use serde_json::json;
 use wasmlet_api::node::{AgentState, Phase};
 use wasmlet_e2e::operator::{CHANGE, apply, manifest};
-use wasmlet_e2e::{LONG, eventually};
+use wasmlet_e2e::{Kubectl, LONG, eventually};
 
 use crate::case::Case;
 use crate::site::{QUIET, Site};
@@ -127,7 +127,7 @@ fn by_helm(site: &Site<'_>) {
 
 fn by_manifests(site: &Site<'_>) {
     let text = manifest(site.cluster(), "install.yaml");
-    apply(&site.kubectl(), &text);
+    apply(site.cluster(), &text);
     site.wasmlet.until_ready(site.nodes().len());
     assert_told(site);
     assert_all_run(site);
@@ -135,13 +135,18 @@ fn by_manifests(site: &Site<'_>) {
     let kubectl = site.kubectl();
     kubectl.answer(&["delete", "wasmruntimes", "--all", "--timeout=5m"]);
     let documents = site.write("install.yaml", &text);
-    kubectl.answer(&["delete", "--filename", &documents, "--timeout=3m"]);
+    Kubectl::anywhere(site.cluster().env()).answer(&[
+        "delete",
+        "--filename",
+        &documents,
+        "--timeout=3m",
+    ]);
     site.until_no_agents();
 }
 
 fn by_daemonset(site: &Site<'_>) {
     let text = manifest(site.cluster(), "daemonset-only.yaml");
-    apply(&site.kubectl(), &text);
+    apply(site.cluster(), &text);
     until_labels(site, Some("true"));
     assert_all_run(site);
     // Nobody needs the operator's resources.
@@ -172,7 +177,12 @@ fn by_daemonset(site: &Site<'_>) {
     ]);
     until_labels(site, None);
     let documents = site.write("daemonset-only.yaml", &text);
-    kubectl.answer(&["delete", "--filename", &documents, "--timeout=3m"]);
+    Kubectl::anywhere(site.cluster().env()).answer(&[
+        "delete",
+        "--filename",
+        &documents,
+        "--timeout=3m",
+    ]);
     site.until_no_agents();
 }
 
