@@ -88,7 +88,7 @@ impl<M: Machine> Keeper<M> {
             looked: None,
             socket: None,
         };
-        keeper.recover().await?;
+        keeper.recover().await;
         keeper.show();
         // So that the node's facts are reported before anything is ordered.
         match keeper.look().await {
@@ -101,6 +101,10 @@ impl<M: Machine> Keeper<M> {
     /// What is remembered.
     pub fn state(&self) -> &State {
         &self.state
+    }
+
+    fn outcome(&self) -> Option<&Outcome> {
+        self.state.last.as_ref()?.outcome.as_ref()
     }
 
     /// The agent's state folder.
@@ -133,13 +137,13 @@ impl<M: Machine> Keeper<M> {
     }
 
     /// Brings to an end what is in the journal.
-    async fn recover(&mut self) -> Result<(), StateError> {
+    async fn recover(&mut self) {
         let recovered = match self.applier.recover(&self.machine).await {
-            Ok(None) => return Ok(()),
+            Ok(None) => return,
             Ok(Some(recovered)) => recovered,
             Err(error) => {
-                self.end_order(Outcome::Broken(error.reason(), Chain(&error).to_string()))?;
-                return Ok(());
+                self.end_order(Outcome::Broken(error.reason(), Chain(&error).to_string()));
+                return;
             }
         };
         self.state.restarts += recovered.restarts;
@@ -167,30 +171,30 @@ impl<M: Machine> Keeper<M> {
                     && was_this
                 {
                     let outcome = Outcome::RolledBack(*reason, message.clone());
-                    self.end_order(outcome)?;
-                    return Ok(());
+                    self.end_order(outcome);
+                    return;
                 }
             }
             Now::Broken(error) => {
                 let message = Chain(&error).to_string();
                 tracing::error!(message, "the interrupted change could not be taken back");
-                self.end_order(Outcome::Broken(Reason::RollbackFailed, message))?;
-                return Ok(());
+                // What failed first says more than what fails at every try.
+                if !matches!(self.outcome(), Some(Outcome::Broken(..))) {
+                    self.end_order(Outcome::Broken(Reason::RollbackFailed, message));
+                }
+                return;
             }
         }
-        self.state.write(self.applier.state_folder())
+        self.remember();
     }
 
     /// Carries an order out, unless that was done.
-    ///
-    /// # Errors
-    /// [`StateError`]
-    pub async fn order(&mut self, order: For, target: &NodeTarget) -> Result<(), StateError> {
+    pub async fn order(&mut self, order: For, target: &NodeTarget) {
         let begun = match &self.state.last {
             Some(last) if (&last.revision, last.attempt) == (&order.revision, order.attempt) => {
                 if last.outcome.is_some() {
                     self.show();
-                    return Ok(());
+                    return;
                 }
                 last.begun
             }
@@ -202,12 +206,18 @@ impl<M: Machine> Keeper<M> {
             begun: begun + 1,
             outcome: None,
         });
-        self.state.write(self.applier.state_folder())?;
+        if let Err(error) = self.state.write(self.applier.state_folder()) {
+            // An order that cannot be remembered is not begun: nobody would know after a crash what was being done.
+            let message = Chain(&error).to_string();
+            self.end_order(Outcome::RolledBack(Reason::WriteFailed, message));
+            return;
+        }
         if begun + 1 >= BEGINNINGS {
             let message = format!(
                 "the agent was ended {begun} times while it carried this order out; see its logs with kubectl logs --previous, and the node's journal for the out-of-memory killer"
             );
-            return self.end_order(Outcome::RolledBack(Reason::Interrupted, message));
+            self.end_order(Outcome::RolledBack(Reason::Interrupted, message));
+            return;
         }
         tracing::info!(
             revision = order.revision,
@@ -244,16 +254,15 @@ impl<M: Machine> Keeper<M> {
         }
         self.looked = None;
         let applied = outcome == Outcome::Applied;
-        self.end_order(outcome)?;
+        self.end_order(outcome);
         if applied && target.runtimes.is_empty() {
             self.collect();
         }
         // The store, the containerd: what is reported is what is now.
         self.look().await.ok();
-        Ok(())
     }
 
-    fn end_order(&mut self, outcome: Outcome) -> Result<(), StateError> {
+    fn end_order(&mut self, outcome: Outcome) {
         if let Some(last) = &mut self.state.last {
             last.outcome = Some(outcome);
         } else if let Outcome::Broken(..) = outcome {
@@ -264,7 +273,7 @@ impl<M: Machine> Keeper<M> {
                 outcome: Some(outcome),
             });
         }
-        self.state.write(self.applier.state_folder())?;
+        self.state.write(self.applier.state_folder());
         self.show();
         Ok(())
     }
@@ -306,7 +315,7 @@ impl<M: Machine> Keeper<M> {
     async fn plan(&mut self, target: &NodeTarget) -> Result<(HostFacts, Plan), Why> {
         let facts = self.look().await?;
         let plan = plan(&facts, target)
-            .map_err(|refusal| (refusal.reason(), Chain(&refusal).to_string()))?;
+            .map_err(|refusal| (refusal.reason(), Chain(&refusal).to_string()));
         let written = plan
             .written_path
             .as_ref()
@@ -331,7 +340,7 @@ impl<M: Machine> Keeper<M> {
             };
             let folder = below(&self.root, &Path::new(NODE_STORE).join(digest.hex()));
             let checked = tokio::task::spawn_blocking(move || {
-                let opened = Folder::open(&folder).map_err(check::io("open", folder))?;
+                let opened = Folder::open(&folder).map_err(check::io("open", folder));
                 check::check(&opened, &digest).map(drop)
             });
             match checked.await {
@@ -391,7 +400,7 @@ impl<M: Machine> Keeper<M> {
     async fn look(&mut self) -> Result<HostFacts, Why> {
         let facts = gather(&self.root, &self.machine, &self.choices)
             .await
-            .map_err(|error| (error.reason(), Chain(&error).to_string()))?;
+            .map_err(|error| (error.reason(), Chain(&error).to_string()));
         self.socket = Some(facts.layout.socket.clone());
         let staged = facts
             .bundles
@@ -420,26 +429,26 @@ impl<M: Machine> Keeper<M> {
     }
 
     /// Compares the node with what was applied, and repairs it.
-    ///
-    /// # Errors
-    /// [`StateError`]
-    pub async fn check(&mut self) -> Result<Check, StateError> {
+    pub async fn check(&mut self) -> Check {
         if let Some(Order {
             outcome: Some(Outcome::Broken(..)),
             ..
         }) = &self.state.last
         {
-            self.recover().await?;
+            self.recover().await;
+            if let Some(Outcome::Broken(_, message)) = self.outcome() {
+                return Check::Failed(message.clone());
+            }
         }
         let Some(target) = self.state.applied.clone() else {
-            return Ok(Check::Nothing);
+            return Check::Nothing;
         };
         if self.looks_the_same() {
-            return Ok(Check::InSync);
+            return Check::InSync;
         }
         let (facts, plan) = match self.plan(&target).await {
             Ok(found) => found,
-            Err((reason, message)) => return Ok(self.not_repaired(reason, message)),
+            Err((reason, message)) => return self.not_repaired(reason, message),
         };
         if plan.is_nothing() {
             self.looked = Some(Looked {
@@ -448,7 +457,7 @@ impl<M: Machine> Keeper<M> {
             });
             self.report
                 .send_modify(|report| report.drift = Drift::InSync);
-            return Ok(Check::InSync);
+            return Check::InSync;
         }
         if is_bookkeeping(&plan) {
             return self.keep_books(&facts, &plan).await;
@@ -459,7 +468,7 @@ impl<M: Machine> Keeper<M> {
             .send_modify(|report| report.drift = Drift::Repairing(what.clone()));
         let order = self.last_order();
         if let Err((reason, message)) = self.check_bundles(&plan).await {
-            return Ok(self.not_repaired(reason, message));
+            return self.not_repaired(reason, message);
         }
         let repaired = self.apply(&facts, &plan, &order, Probing::Handlers).await;
         let check = match repaired {
@@ -471,21 +480,21 @@ impl<M: Machine> Keeper<M> {
             }
             Err((error, _)) => self.not_repaired(error.reason(), Chain(&error).to_string()),
         };
-        self.state.write(self.applier.state_folder())?;
+        self.state.write(self.applier.state_folder());
         self.show();
-        Ok(check)
+        check
     }
 
     /// Somebody else changed a file, and nothing that is ours in it: only the list of owned files is brought up to date.
-    async fn keep_books(&mut self, facts: &HostFacts, plan: &Plan) -> Result<Check, StateError> {
+    async fn keep_books(&mut self, facts: &HostFacts, plan: &Plan) -> Check {
         let order = self.last_order();
         match self.apply(facts, plan, &order, Probing::No).await {
             Ok(_) => {
                 self.report
                     .send_modify(|report| report.drift = Drift::InSync);
-                Ok(Check::InSync)
+                Check::InSync
             }
-            Err((error, _)) => Ok(self.not_repaired(error.reason(), Chain(&error).to_string())),
+            Err((error, _)) => self.not_repaired(error.reason(), Chain(&error).to_string()),
         }
     }
 

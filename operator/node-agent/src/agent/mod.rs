@@ -261,7 +261,7 @@ impl Agent {
         }
         if self.checked.elapsed() >= self.settings.check_interval + self.check_pause {
             self.checked = Instant::now();
-            match self.keeper.check().await? {
+            match self.keeper.check().await {
                 Check::Failed(_) => {
                     let pause = self.check_pause.max(self.settings.check_interval) * 2;
                     self.check_pause = pause.min(MAX_PAUSE);
@@ -352,7 +352,7 @@ impl Agent {
         let started = Instant::now();
         self.keeper
             .order(wanted.order.clone(), &wanted.target)
-            .await?;
+            .await;
         let state = self.reports.borrow().agent.state;
         self.health.changed(state, started.elapsed());
         self.checked = Instant::now();
