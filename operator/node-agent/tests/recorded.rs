@@ -9,6 +9,7 @@ use std::process::Command;
 
 use support::{Node, folder, names, target};
 use wasmlet_api::target::NodeTarget;
+use wasmlet_node_agent::config::is_ours;
 use wasmlet_node_agent::doctor::{Cluster, examine};
 use wasmlet_node_agent::errors::Chain;
 use wasmlet_node_agent::facts::{Effective, HostFacts};
@@ -46,12 +47,30 @@ fn what_a_plan_does_its_removal_undoes_byte_for_byte() {
         node.apply(&first);
         assert_ne!(node.tree(), before, "{}", node.name);
 
-        let again = plan(&node.facts_after(&first), &target()).unwrap();
+        let again = plan(&node.facts_after(&facts, &first), &target()).unwrap();
         assert!(again.is_nothing(), "{}: {:?}", node.name, again);
 
-        let removal = plan(&node.facts_after(&first), &NodeTarget::default()).unwrap();
+        let removal = plan(&node.facts_after(&facts, &first), &NodeTarget::default()).unwrap();
         node.apply(&removal);
         assert_eq!(node.tree(), before, "{}", node.name);
+    }
+}
+
+#[test]
+fn the_doctor_finds_nothing_wrong_with_a_node_as_planned() {
+    for (node, facts) in planned_nodes() {
+        let first = plan(&facts, &target()).unwrap();
+        node.apply(&first);
+        let facts = node.facts_after(&facts, &first);
+        for handler in first.expect.ours.keys() {
+            let diagnosis = examine(&facts, &Err("not asked".to_owned()), handler);
+            assert_eq!(diagnosis.problems, [], "{}", node.name);
+        }
+        // One thing less, and it is found.
+        let mut without = facts.clone();
+        without.links.clear();
+        let diagnosis = examine(&without, &Err("not asked".to_owned()), "wasm");
+        assert_eq!(diagnosis.problems.len(), 1, "{}: {diagnosis}", node.name);
     }
 }
 
@@ -67,16 +86,16 @@ fn what_somebody_else_wrote_meanwhile_stays_after_the_removal() {
         let text = fs::read_to_string(&path).unwrap();
         fs::write(&path, format!("{text}{THEIRS}")).unwrap();
 
-        let repair = plan(&node.facts_after(&first), &target()).unwrap();
+        let repair = plan(&node.facts_after(&facts, &first), &target()).unwrap();
         node.apply(&repair);
         assert!(
-            plan(&node.facts_after(&first), &target())
+            plan(&node.facts_after(&facts, &first), &target())
                 .unwrap()
                 .is_nothing(),
             "{}",
             node.name
         );
-        let removal = plan(&node.facts_after(&first), &NodeTarget::default()).unwrap();
+        let removal = plan(&node.facts_after(&facts, &first), &NodeTarget::default()).unwrap();
         node.apply(&removal);
 
         let mut after = node.tree();
@@ -84,10 +103,7 @@ fn what_somebody_else_wrote_meanwhile_stays_after_the_removal() {
             // A drop-in is ours alone and says so.
             (None, None) => {}
             (Some(left), original) => {
-                let left = String::from_utf8(left).unwrap();
-                let original = original.map_or(String::new(), |bytes| {
-                    String::from_utf8(bytes.clone()).unwrap()
-                });
+                let original = original.cloned().unwrap_or_default();
                 let rest = left
                     .strip_prefix("{{ template \"base\" . }}\n")
                     .filter(|_| original.is_empty())
@@ -112,7 +128,7 @@ fn a_removal_without_the_agents_memory_takes_out_what_is_ours() {
         let first = plan(&facts, &target()).unwrap();
         node.apply(&first);
         fs::remove_dir_all(support::below(node.root(), wasmlet_api::names::NODE_STATE)).unwrap();
-        let removal = plan(&node.facts_after(&first), &NodeTarget::default()).unwrap();
+        let removal = plan(&node.facts_after(&facts, &first), &NodeTarget::default()).unwrap();
         node.apply(&removal);
         let mut after = node.tree();
         // The settings cannot be told from an administrator's, and are of no effect.
@@ -180,7 +196,9 @@ fn planned_nodes() -> Vec<(Node, HostFacts)> {
             let node = Node::new(name);
             let facts = node.facts().ok()?;
             let made = plan(&facts, &target()).ok()?;
-            (!made.is_nothing()).then_some((node, facts))
+            let effective = facts.effective.as_ref().ok()?;
+            let clean = !effective.handlers.values().any(is_ours);
+            (clean && !made.is_nothing()).then_some((node, facts))
         })
         .collect();
     assert!(

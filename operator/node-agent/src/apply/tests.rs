@@ -199,6 +199,8 @@ impl Fixture {
     fn facts(&self) -> HostFacts {
         let loaded = self.machine.loaded.lock().unwrap().clone();
         HostFacts {
+            bystanders: BTreeMap::new(),
+            symlinks: BTreeMap::new(),
             os: OsRelease::default(),
             architecture: "amd64".into(),
             layout: Layout {

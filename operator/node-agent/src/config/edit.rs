@@ -2,7 +2,7 @@
 
 use super::block::{self, Torn};
 use super::compare::{difference, others};
-use super::inspect::{Document, by_hand, inspect};
+use super::inspect::{Document, NotToml, by_hand, inspect};
 use super::is_ours;
 use super::structure;
 use super::write::Wanted;
@@ -12,7 +12,7 @@ use super::write::Wanted;
 pub enum ConfigError {
     /// Not TOML.
     #[error("it is not TOML: correct it, or put back what containerd was started with")]
-    Parse(#[source] Box<toml::de::Error>),
+    Parse(#[source] NotToml),
     /// A marker without its other half.
     #[error(
         "line {0} is a marker of wasmlet-node without its other half: remove the lines that wasmlet-node wrote there, with both markers"

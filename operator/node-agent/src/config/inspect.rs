@@ -26,16 +26,30 @@ pub struct Document {
     pub tree: Table,
 }
 
+/// What the parser says, with line and column, on one line.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct NotToml(String);
+
+impl From<toml::de::Error> for NotToml {
+    fn from(error: toml::de::Error) -> Self {
+        // Where it is, the lines around it, and what it is; a condition's message has room for the first and the last.
+        let text = error.to_string();
+        let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+        let place = lines.next().unwrap_or_default();
+        Self(match lines.next_back() {
+            Some(what) => format!("{place}: {what}"),
+            None => place.to_owned(),
+        })
+    }
+}
+
 /// Reads a file's text.
 ///
 /// # Errors
-/// The parser's, with line and column.
-pub fn inspect(text: &str) -> Result<Document, Box<toml::de::Error>> {
-    let tree: Table = text
-        .strip_prefix('\u{feff}')
-        .unwrap_or(text)
-        .parse()
-        .map_err(Box::new)?;
+/// [`NotToml`]
+pub fn inspect(text: &str) -> Result<Document, NotToml> {
+    let tree: Table = text.strip_prefix('\u{feff}').unwrap_or(text).parse()?;
     let version = tree.get("version").and_then(Value::as_integer);
     let imports = tree
         .get("imports")

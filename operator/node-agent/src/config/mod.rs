@@ -31,7 +31,7 @@ mod tests;
 pub(crate) use compare::difference;
 pub use edit::{ConfigError, insert, insert_into_template, remove, remove_from_template};
 pub use imports::{absolute, covers, matches, merge_order, rewritten};
-pub use inspect::{Document, by_hand, inspect};
+pub use inspect::{Document, NotToml, by_hand, inspect};
 pub use write::{Carried, PluginId, Wanted, drop_in, settings};
 
 use wasmlet_api::names::NODE_RUNTIMES;

@@ -154,7 +154,12 @@ pub async fn gather(
     let (distribution, unit) = recognise(&os, &units, choices.distribution)?;
     let (mut layout, binary) = locate(distribution, &unit, &disk)?;
 
-    let effective = match live.dump(&binary, &layout.loaded).await {
+    // A file that is missing is to containerd what an empty one is, but `config dump` of 1.x wants one.
+    let dumped = match disk.read(&layout.loaded)? {
+        Some(_) => layout.loaded.as_path(),
+        None => Path::new("/dev/null"),
+    };
+    let effective = match live.dump(&binary, dumped).await {
         Ok(dump) => Effective::parse(&dump.text).map_err(|error| Chain(&error).to_string()),
         Err(error) => Err(error.to_string()),
     };

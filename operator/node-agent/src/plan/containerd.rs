@@ -8,7 +8,7 @@ use wasmlet_api::Digest;
 use super::place::{Form, Place, text};
 use super::{Candidate, FileChange, Ownership, PREFLIGHT, Refusal};
 use crate::config::{self, ConfigError, Wanted, is_ours};
-use crate::facts::{HandlerConfig, HostFacts};
+use crate::facts::{DROP_IN, HandlerConfig, HostFacts};
 use crate::layout::Source;
 
 /// What k3s and RKE2 need in a template of somebody's: all that they would write themselves.
@@ -49,7 +49,7 @@ pub(super) fn changes(
     paths.sort_by_key(|path| place.is_some_and(|place| place.path == **path));
     for path in paths {
         let here = place.filter(|place| place.path == *path);
-        let base = base(facts, path, here)?;
+        let base = base(facts, path)?;
         let new = match (here, &wanted) {
             (Some(place), Some(wanted)) => {
                 Some(with_ours(facts, place, wanted, base.text.as_deref())?)
@@ -140,7 +140,7 @@ struct Base {
     edited: bool,
 }
 
-fn base(facts: &HostFacts, path: &Path, here: Option<&Place>) -> Result<Base, Refusal> {
+fn base(facts: &HostFacts, path: &Path) -> Result<Base, Refusal> {
     let current = text(facts, path)?;
     let owned = facts.owned.files.get(path);
     let Some(current) = current else {
@@ -181,13 +181,21 @@ fn base(facts: &HostFacts, path: &Path, here: Option<&Place>) -> Result<Base, Re
     .map_err(error)?;
     let edited = owned.is_some();
     let had_ours = stripped != current;
-    // What is left of a file that we made is nothing: it goes with us.
-    let made_by_us = owned.is_some_and(|owned| owned.original.is_none()) || had_ours;
-    let empty = if template {
-        stripped == BASE_TEMPLATE && made_by_us
-    } else {
-        made_by_us && says_nothing(&stripped) && is_drop_in(path, here, owned.is_some())
+    // What is left of a file that we made goes with us, if it is nothing.
+    let drop_in = path.file_name().is_some_and(|name| name == DROP_IN);
+    let made_by_us = match owned {
+        Some(owned) => owned.original.is_none(),
+        // Without the memory only the name can tell.
+        None => had_ours && (drop_in || template),
     };
+    let nothing = if template {
+        stripped == BASE_TEMPLATE
+    } else if drop_in {
+        says_nothing(&stripped)
+    } else {
+        stripped.trim().is_empty()
+    };
+    let empty = made_by_us && nothing;
     Ok(Base {
         text: (!empty).then_some(stripped),
         edited,
@@ -197,15 +205,6 @@ fn base(facts: &HostFacts, path: &Path, here: Option<&Place>) -> Result<Base, Re
 /// Nothing but a version.
 fn says_nothing(text: &str) -> bool {
     config::inspect(text).is_ok_and(|document| document.tree.keys().all(|key| key == "version"))
-}
-
-/// Whether a file is one that exists only for us. The administrator's own file may say nothing, and stays.
-fn is_drop_in(path: &Path, here: Option<&Place>, owned: bool) -> bool {
-    owned
-        || here.is_some_and(|place| place.form == Form::DropIn)
-        || path
-            .file_name()
-            .is_some_and(|name| name == crate::facts::DROP_IN)
 }
 
 fn with_ours(

@@ -6,7 +6,7 @@ use wasmlet_api::target::NodeTarget;
 
 use super::place::{Place, place};
 use super::{Change, Expectations, Plan, Refusal, Restart, containerd, node_files};
-use crate::config::is_ours;
+use crate::config::{self, ConfigError, is_ours};
 use crate::facts::{HandlerConfig, HostFacts};
 use crate::layout::Source;
 
@@ -62,20 +62,32 @@ fn not_taken(facts: &HostFacts, ours: &BTreeMap<String, HandlerConfig>) -> Resul
         .effective
         .as_ref()
         .map_err(|why| Refusal::NoEffective { why: why.clone() })?;
+    for path in config::merge_order(&facts.layout.loaded, &facts.files) {
+        let Some(document) = super::place::document(facts, &path)? else {
+            continue;
+        };
+        if let Some(name) = ours
+            .keys()
+            .find(|name| document.handlers.contains_key(*name))
+        {
+            let by_hand = super::place::text(facts, &path)?.is_some_and(|t| config::by_hand(&t));
+            let source = if by_hand {
+                ConfigError::TakenByHand(name.clone())
+            } else {
+                ConfigError::Taken(name.clone())
+            };
+            return Err(Refusal::Config { path, source });
+        }
+    }
     for name in ours.keys() {
         if let Some(found) = effective.handlers.get(name)
             && !is_ours(found)
         {
-            let in_files = super::place::document(facts, &facts.layout.loaded)?
-                .is_some_and(|document| document.handlers.contains_key(name));
-            // In the file itself the message can say more: containerd::changes finds it there.
-            if !in_files {
-                return Err(Refusal::Taken {
-                    name: name.clone(),
-                    runtime_type: found.runtime_type.clone(),
-                    loaded: facts.layout.loaded.clone(),
-                });
-            }
+            return Err(Refusal::Taken {
+                name: name.clone(),
+                runtime_type: found.runtime_type.clone(),
+                loaded: facts.layout.loaded.clone(),
+            });
         }
     }
     Ok(())

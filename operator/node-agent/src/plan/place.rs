@@ -67,7 +67,7 @@ pub(super) fn place(facts: &HostFacts) -> Result<Place, Refusal> {
             version,
             declare: false,
             why: format!(
-                "a drop-in: {} merges the files in {} and reloads by itself",
+                "a drop-in, because {} merges the files in {} and reloads by itself",
                 facts.layout.distribution,
                 folder.display()
             ),
@@ -84,7 +84,7 @@ pub(super) fn place(facts: &HostFacts) -> Result<Place, Refusal> {
             version,
             declare: false,
             why: format!(
-                "a drop-in: {shown} imports {import:?}, and containerd {} merges files key by key",
+                "a drop-in, because {shown} imports {import:?}, and containerd {} merges files key by key",
                 facts.containerd
             ),
         });
@@ -113,7 +113,7 @@ pub(super) fn place(facts: &HostFacts) -> Result<Place, Refusal> {
             version,
             declare: false,
             why: format!(
-                "the template: {} renders {shown} anew at each start, and {no_drop_in}",
+                "the template, because {} renders {shown} anew at each start, and {no_drop_in}",
                 facts.layout.distribution
             ),
         },
@@ -122,7 +122,7 @@ pub(super) fn place(facts: &HostFacts) -> Result<Place, Refusal> {
             ..in_place(
                 path.clone(),
                 format!(
-                    "the template: {} renders {shown} from it at each start, and {no_drop_in}",
+                    "the template, because {} renders {shown} from it at each start, and {no_drop_in}",
                     facts.layout.distribution
                 ),
             )
@@ -134,12 +134,12 @@ pub(super) fn place(facts: &HostFacts) -> Result<Place, Refusal> {
                 ..in_place(
                     path.clone(),
                     format!(
-                        "in place: {} is the last file with settings of CRI's, and {no_drop_in}",
+                        "in place, because {} is the last file with settings of CRI's, and {no_drop_in}",
                         path.display()
                     ),
                 )
             },
-            _ => in_place(loaded.clone(), format!("in place: {no_drop_in}")),
+            _ => in_place(loaded.clone(), format!("in place, because {no_drop_in}")),
         },
     })
 }

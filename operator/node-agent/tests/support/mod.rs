@@ -19,12 +19,12 @@ const BUNDLE: &str = r#"{"schema":1,"version":"0.1.0","platform":"linux/amd64","
 const ELF: &[u8] = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x3e\0";
 
 /// The folder of recorded nodes.
-pub fn folder() -> PathBuf {
+pub(crate) fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recorded")
 }
 
 /// The names of all of them.
-pub fn names() -> Vec<String> {
+pub(crate) fn names() -> Vec<String> {
     let mut names: Vec<_> = fs::read_dir(folder())
         .unwrap()
         .map(Result::unwrap)
@@ -37,20 +37,20 @@ pub fn names() -> Vec<String> {
 }
 
 /// What every node shall have.
-pub fn target() -> NodeTarget {
+pub(crate) fn target() -> NodeTarget {
     let text = fs::read_to_string(folder().join("target.yaml")).unwrap();
     let text = text.replace("sha256:DIGEST", Digest::of(BUNDLE.as_bytes()).as_str());
     serde_saphyr::from_str(&text).unwrap()
 }
 
 /// A copy of a recorded node.
-pub struct Node {
-    pub name: String,
+pub(crate) struct Node {
+    pub(crate) name: String,
     root: TempDir,
 }
 
 impl Node {
-    pub fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let root = tempfile::tempdir().unwrap();
         copy(&folder().join(name), root.path());
         let digest = Digest::of(BUNDLE.as_bytes());
@@ -64,15 +64,15 @@ impl Node {
         Self { name, root }
     }
 
-    pub fn root(&self) -> &Path {
+    pub(crate) fn root(&self) -> &Path {
         self.root.path()
     }
 
-    pub fn recorded(&self) -> Recorded {
+    pub(crate) fn recorded(&self) -> Recorded {
         Recorded::read(self.root()).unwrap()
     }
 
-    pub fn facts(&self) -> Result<HostFacts, FactsError> {
+    pub(crate) fn facts(&self) -> Result<HostFacts, FactsError> {
         let recorded = self.recorded();
         let choices = Choices::default();
         let gathering = gather(self.root(), &recorded, &choices);
@@ -81,10 +81,12 @@ impl Node {
     }
 
     /// The facts as they are once containerd has loaded what a plan wrote.
-    pub fn facts_after(&self, plan: &Plan) -> HostFacts {
+    pub(crate) fn facts_after(&self, before: &HostFacts, plan: &Plan) -> HostFacts {
         let mut facts = self.facts().unwrap();
         let running = facts.running.get_or_insert_with_running();
         running.extend(plan.expect.ours.clone());
+        // What was recorded is a dump of the files as they were.
+        facts.effective = before.effective.clone();
         if let Ok(effective) = &mut facts.effective {
             effective.handlers.extend(plan.expect.ours.clone());
         }
@@ -92,7 +94,7 @@ impl Node {
     }
 
     /// Does what a plan says, as far as files go.
-    pub fn apply(&self, plan: &Plan) {
+    pub(crate) fn apply(&self, plan: &Plan) {
         let mut owned = Owned::read(self.root()).unwrap();
         for change in plan.before_restart.iter().chain(&plan.after_restart) {
             match change {
@@ -147,12 +149,12 @@ impl Node {
     }
 
     /// Where a path of the node is.
-    pub fn path(&self, path: &Path) -> PathBuf {
+    pub(crate) fn path(&self, path: &Path) -> PathBuf {
         self.root().join(path.strip_prefix("/").unwrap())
     }
 
     /// All its files but those in our own folders of `/opt` and `/var`.
-    pub fn tree(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+    pub(crate) fn tree(&self) -> BTreeMap<PathBuf, String> {
         let mut tree = BTreeMap::new();
         collect(self.root(), Path::new("/"), &mut tree);
         tree.retain(|path, _| {
@@ -181,7 +183,7 @@ impl RunningHandlers for Result<Running, String> {
 }
 
 /// A path below a folder.
-pub fn below(root: &Path, path: &str) -> PathBuf {
+pub(crate) fn below(root: &Path, path: &str) -> PathBuf {
     root.join(path.strip_prefix('/').unwrap())
 }
 
@@ -198,14 +200,14 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-fn collect(root: &Path, path: &Path, tree: &mut BTreeMap<PathBuf, Vec<u8>>) {
+fn collect(root: &Path, path: &Path, tree: &mut BTreeMap<PathBuf, String>) {
     for entry in fs::read_dir(root.join(path.strip_prefix("/").unwrap())).unwrap() {
         let entry = entry.unwrap();
         let path = path.join(entry.file_name());
         if entry.path().is_dir() {
             collect(root, &path, tree);
         } else if entry.path().is_file() {
-            tree.insert(path, fs::read(entry.path()).unwrap());
+            tree.insert(path, fs::read_to_string(entry.path()).unwrap());
         }
     }
 }
