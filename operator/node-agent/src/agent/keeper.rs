@@ -2,9 +2,8 @@
 //!
 //! Everything that it does is seen in a [`Report`], which it publishes whenever something has changed; who sends it on is not its affair.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use wasmlet_api::names::{NODE_RUNTIMES, NODE_STORE};
@@ -12,6 +11,7 @@ use wasmlet_api::node::{ActiveRuntime, AgentState, AgentStatus};
 use wasmlet_api::reasons::Reason;
 use wasmlet_api::{Digest, NodeTarget};
 
+use super::difference::{Fingerprint, difference, fingerprint, is_bookkeeping, linked, stamp_of};
 use super::report::{Applied, Drift, LastError, Report};
 use crate::apply::machine::Machine;
 use crate::apply::state::{Order, Outcome, State, StateError};
@@ -19,7 +19,7 @@ use crate::apply::{Applier, ApplyError, For, Node, Now, Probing, Restarted, belo
 use crate::errors::Chain;
 use crate::facts::{Bundle, Choices, HostFacts, gather};
 use crate::folder::Folder;
-use crate::plan::{Change, Plan, Restart, plan};
+use crate::plan::{Change, Plan, plan};
 use crate::store::{check, collect};
 
 /// Facts that were too old when a plan was carried out are gathered so often anew.
@@ -45,7 +45,7 @@ pub struct Keeper<M> {
 
 /// The last look that found all in order.
 struct Looked {
-    fingerprint: Vec<(PathBuf, Option<(u64, u64, SystemTime)>)>,
+    fingerprint: Fingerprint,
     at: Instant,
 }
 
@@ -273,9 +273,15 @@ impl<M: Machine> Keeper<M> {
                 outcome: Some(outcome),
             });
         }
-        self.state.write(self.applier.state_folder());
+        self.remember();
         self.show();
-        Ok(())
+    }
+
+    /// On a full disk the node is still kept; only after a restart the agent knows less.
+    fn remember(&self) {
+        if let Err(error) = self.state.write(self.applier.state_folder()) {
+            tracing::error!(error = %Chain(&error), "what was done cannot be remembered");
+        }
     }
 
     async fn carry_out(&mut self, order: &For, target: &NodeTarget) -> Outcome {
@@ -315,7 +321,7 @@ impl<M: Machine> Keeper<M> {
     async fn plan(&mut self, target: &NodeTarget) -> Result<(HostFacts, Plan), Why> {
         let facts = self.look().await?;
         let plan = plan(&facts, target)
-            .map_err(|refusal| (refusal.reason(), Chain(&refusal).to_string()));
+            .map_err(|refusal| (refusal.reason(), Chain(&refusal).to_string()))?;
         let written = plan
             .written_path
             .as_ref()
@@ -340,7 +346,7 @@ impl<M: Machine> Keeper<M> {
             };
             let folder = below(&self.root, &Path::new(NODE_STORE).join(digest.hex()));
             let checked = tokio::task::spawn_blocking(move || {
-                let opened = Folder::open(&folder).map_err(check::io("open", folder));
+                let opened = Folder::open(&folder).map_err(check::io("open", folder))?;
                 check::check(&opened, &digest).map(drop)
             });
             match checked.await {
@@ -400,7 +406,7 @@ impl<M: Machine> Keeper<M> {
     async fn look(&mut self) -> Result<HostFacts, Why> {
         let facts = gather(&self.root, &self.machine, &self.choices)
             .await
-            .map_err(|error| (error.reason(), Chain(&error).to_string()));
+            .map_err(|error| (error.reason(), Chain(&error).to_string()))?;
         self.socket = Some(facts.layout.socket.clone());
         let staged = facts
             .bundles
@@ -480,7 +486,7 @@ impl<M: Machine> Keeper<M> {
             }
             Err((error, _)) => self.not_repaired(error.reason(), Chain(&error).to_string()),
         };
-        self.state.write(self.applier.state_folder());
+        self.remember();
         self.show();
         check
     }
@@ -611,91 +617,18 @@ impl<M: Machine> Keeper<M> {
             report.applied = applied;
             match error {
                 // Its time is when it was seen first.
-                Some((reason, message)) => {
+                Some((reason, message))
                     if report
                         .last_error
                         .as_ref()
-                        .is_none_or(|last| (last.reason, &last.message) != (reason, message))
-                    {
-                        report.last_error = Some(LastError::now(reason, message.clone()));
-                    }
+                        .is_none_or(|last| (last.reason, &last.message) != (reason, message)) =>
+                {
+                    report.last_error = Some(LastError::now(reason, message.clone()));
                 }
+                Some(_) => {}
                 None if agent_state == AgentState::Applied => report.last_error = None,
                 None => {}
             }
         });
     }
-}
-
-/// Whether no byte of the node changes.
-fn is_bookkeeping(plan: &Plan) -> bool {
-    plan.restart == Restart::No
-        && plan
-            .before_restart
-            .iter()
-            .chain(&plan.after_restart)
-            .all(|change| matches!(change, Change::File(file) if !file.writes()))
-}
-
-/// What a plan changes, for people.
-fn difference(plan: &Plan) -> String {
-    let mut paths: BTreeSet<String> = BTreeSet::new();
-    for change in plan.before_restart.iter().chain(&plan.after_restart) {
-        paths.insert(match change {
-            Change::File(file) => file.path.display().to_string(),
-            Change::Link(link) => link.path.display().to_string(),
-        });
-    }
-    let mut parts = Vec::new();
-    if !paths.is_empty() {
-        let paths: Vec<String> = paths.into_iter().collect();
-        parts.push(format!("somebody else changed {}", paths.join(", ")));
-    }
-    if plan.restart != Restart::No {
-        parts.push("the running containerd has not loaded wasmlet's handlers".to_owned());
-    }
-    parts.join("; ")
-}
-
-/// Files that decide what containerd does, ours, and containerd's socket, which is another after each of its starts.
-fn fingerprint(root: &Path, facts: &HostFacts) -> Vec<(PathBuf, Option<(u64, u64, SystemTime)>)> {
-    let links = Path::new(NODE_RUNTIMES);
-    facts
-        .files
-        .keys()
-        .chain(facts.settings.keys())
-        .cloned()
-        .chain(facts.links.keys().map(|name| links.join(name)))
-        .chain([
-            facts.layout.socket.clone(),
-            facts.layout.loaded.clone(),
-            PathBuf::from(wasmlet_api::names::NODE_SETTINGS),
-            links.to_owned(),
-            facts.binary.clone(),
-        ])
-        .map(|path| {
-            let path = below(root, &path);
-            let stamp = stamp_of(&path);
-            (path, stamp)
-        })
-        .collect()
-}
-
-/// Inode, length and time of the last change.
-fn stamp_of(path: &Path) -> Option<(u64, u64, SystemTime)> {
-    use std::os::unix::fs::MetadataExt as _;
-    let metadata = path.symlink_metadata().ok()?;
-    Some((metadata.ino(), metadata.len(), metadata.modified().ok()?))
-}
-
-/// The bundles that links lead to.
-fn linked(runtimes: &Path) -> Vec<Digest> {
-    let Ok(entries) = std::fs::read_dir(runtimes) else {
-        return Vec::new();
-    };
-    entries
-        .flatten()
-        .filter_map(|entry| files::read_link(&entry.path()).ok().flatten())
-        .filter_map(|end| end.file_name().and_then(collect::bundle_name))
-        .collect()
 }

@@ -9,6 +9,7 @@
 //! One task decides and acts, and nothing else does; an API server that is away holds nothing up. The end of the agent changes nothing on the
 //! node, except that it takes its own empty folders with it where nothing is installed.
 
+mod difference;
 pub mod http;
 pub mod keeper;
 pub mod orders;

@@ -228,8 +228,6 @@ impl Fixture {
             bundles: BTreeMap::new(),
             owned: Owned::read(self.dir.path()).unwrap(),
             other_runtimes: Default::default(),
-            bystanders: Default::default(),
-            symlinks: Default::default(),
         }
     }
 
