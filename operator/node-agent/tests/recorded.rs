@@ -57,6 +57,24 @@ fn what_a_plan_does_its_removal_undoes_byte_for_byte() {
 }
 
 #[test]
+fn the_doctor_finds_nothing_wrong_with_a_node_as_planned() {
+    for (node, facts) in planned_nodes() {
+        let first = plan(&facts, &target()).unwrap();
+        node.apply(&first);
+        let facts = node.facts_after(&facts, &first);
+        for handler in first.expect.ours.keys() {
+            let diagnosis = examine(&facts, &Err("not asked".to_owned()), handler);
+            assert_eq!(diagnosis.problems, [], "{}", node.name);
+        }
+        // One thing less, and it is found.
+        let mut without = facts.clone();
+        without.links.clear();
+        let diagnosis = examine(&without, &Err("not asked".to_owned()), "wasm");
+        assert_eq!(diagnosis.problems.len(), 1, "{}: {diagnosis}", node.name);
+    }
+}
+
+#[test]
 fn what_somebody_else_wrote_meanwhile_stays_after_the_removal() {
     const THEIRS: &str = "# somebody's line\n";
     for (node, facts) in planned_nodes() {

@@ -30,6 +30,9 @@ const STUCK: Duration = Duration::from_secs(900);
 /// A client that sends no request for so long is hung up on.
 const HEADERS: Duration = Duration::from_secs(10);
 
+/// Label of a histogram: `outcome`.
+type Outcome = [(&'static str, &'static str); 1];
+
 /// What the agent's loop tells the server.
 #[derive(Debug)]
 pub struct Health {
@@ -38,7 +41,7 @@ pub struct Health {
     /// Milliseconds after `started`.
     progress: AtomicU64,
     /// How long changes took, by how they ended.
-    changes: Family<[(&'static str, &'static str); 1], Histogram, fn() -> Histogram>,
+    changes: Family<Outcome, Histogram, fn() -> Histogram>,
 }
 
 impl Health {

@@ -2,9 +2,8 @@
 //!
 //! Everything that it does is seen in a [`Report`], which it publishes whenever something has changed; who sends it on is not its affair.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use wasmlet_api::names::{NODE_RUNTIMES, NODE_STORE};
@@ -12,6 +11,7 @@ use wasmlet_api::node::{ActiveRuntime, AgentState, AgentStatus};
 use wasmlet_api::reasons::Reason;
 use wasmlet_api::{Digest, NodeTarget};
 
+use super::difference::{Fingerprint, difference, fingerprint, is_bookkeeping, linked, stamp_of};
 use super::report::{Applied, Drift, LastError, Report};
 use crate::apply::machine::Machine;
 use crate::apply::state::{Order, Outcome, State, StateError};
@@ -19,7 +19,7 @@ use crate::apply::{Applier, ApplyError, For, Node, Now, Probing, Restarted, belo
 use crate::errors::Chain;
 use crate::facts::{Bundle, Choices, HostFacts, gather};
 use crate::folder::Folder;
-use crate::plan::{Change, Plan, Restart, plan};
+use crate::plan::{Change, Plan, plan};
 use crate::store::{check, collect};
 
 /// Facts that were too old when a plan was carried out are gathered so often anew.
@@ -45,7 +45,7 @@ pub struct Keeper<M> {
 
 /// The last look that found all in order.
 struct Looked {
-    fingerprint: Vec<(PathBuf, Option<(u64, u64, SystemTime)>)>,
+    fingerprint: Fingerprint,
     at: Instant,
 }
 
@@ -88,7 +88,7 @@ impl<M: Machine> Keeper<M> {
             looked: None,
             socket: None,
         };
-        keeper.recover().await?;
+        keeper.recover().await;
         keeper.show();
         // So that the node's facts are reported before anything is ordered.
         match keeper.look().await {
@@ -101,6 +101,10 @@ impl<M: Machine> Keeper<M> {
     /// What is remembered.
     pub fn state(&self) -> &State {
         &self.state
+    }
+
+    fn outcome(&self) -> Option<&Outcome> {
+        self.state.last.as_ref()?.outcome.as_ref()
     }
 
     /// The agent's state folder.
@@ -133,13 +137,13 @@ impl<M: Machine> Keeper<M> {
     }
 
     /// Brings to an end what is in the journal.
-    async fn recover(&mut self) -> Result<(), StateError> {
+    async fn recover(&mut self) {
         let recovered = match self.applier.recover(&self.machine).await {
-            Ok(None) => return Ok(()),
+            Ok(None) => return,
             Ok(Some(recovered)) => recovered,
             Err(error) => {
-                self.end_order(Outcome::Broken(error.reason(), Chain(&error).to_string()))?;
-                return Ok(());
+                self.end_order(Outcome::Broken(error.reason(), Chain(&error).to_string()));
+                return;
             }
         };
         self.state.restarts += recovered.restarts;
@@ -167,30 +171,30 @@ impl<M: Machine> Keeper<M> {
                     && was_this
                 {
                     let outcome = Outcome::RolledBack(*reason, message.clone());
-                    self.end_order(outcome)?;
-                    return Ok(());
+                    self.end_order(outcome);
+                    return;
                 }
             }
             Now::Broken(error) => {
                 let message = Chain(&error).to_string();
                 tracing::error!(message, "the interrupted change could not be taken back");
-                self.end_order(Outcome::Broken(Reason::RollbackFailed, message))?;
-                return Ok(());
+                // What failed first says more than what fails at every try.
+                if !matches!(self.outcome(), Some(Outcome::Broken(..))) {
+                    self.end_order(Outcome::Broken(Reason::RollbackFailed, message));
+                }
+                return;
             }
         }
-        self.state.write(self.applier.state_folder())
+        self.remember();
     }
 
     /// Carries an order out, unless that was done.
-    ///
-    /// # Errors
-    /// [`StateError`]
-    pub async fn order(&mut self, order: For, target: &NodeTarget) -> Result<(), StateError> {
+    pub async fn order(&mut self, order: For, target: &NodeTarget) {
         let begun = match &self.state.last {
             Some(last) if (&last.revision, last.attempt) == (&order.revision, order.attempt) => {
                 if last.outcome.is_some() {
                     self.show();
-                    return Ok(());
+                    return;
                 }
                 last.begun
             }
@@ -202,12 +206,18 @@ impl<M: Machine> Keeper<M> {
             begun: begun + 1,
             outcome: None,
         });
-        self.state.write(self.applier.state_folder())?;
+        if let Err(error) = self.state.write(self.applier.state_folder()) {
+            // An order that cannot be remembered is not begun: nobody would know after a crash what was being done.
+            let message = Chain(&error).to_string();
+            self.end_order(Outcome::RolledBack(Reason::WriteFailed, message));
+            return;
+        }
         if begun + 1 >= BEGINNINGS {
             let message = format!(
                 "the agent was ended {begun} times while it carried this order out; see its logs with kubectl logs --previous, and the node's journal for the out-of-memory killer"
             );
-            return self.end_order(Outcome::RolledBack(Reason::Interrupted, message));
+            self.end_order(Outcome::RolledBack(Reason::Interrupted, message));
+            return;
         }
         tracing::info!(
             revision = order.revision,
@@ -244,16 +254,15 @@ impl<M: Machine> Keeper<M> {
         }
         self.looked = None;
         let applied = outcome == Outcome::Applied;
-        self.end_order(outcome)?;
+        self.end_order(outcome);
         if applied && target.runtimes.is_empty() {
             self.collect();
         }
         // The store, the containerd: what is reported is what is now.
         self.look().await.ok();
-        Ok(())
     }
 
-    fn end_order(&mut self, outcome: Outcome) -> Result<(), StateError> {
+    fn end_order(&mut self, outcome: Outcome) {
         if let Some(last) = &mut self.state.last {
             last.outcome = Some(outcome);
         } else if let Outcome::Broken(..) = outcome {
@@ -264,9 +273,15 @@ impl<M: Machine> Keeper<M> {
                 outcome: Some(outcome),
             });
         }
-        self.state.write(self.applier.state_folder())?;
+        self.remember();
         self.show();
-        Ok(())
+    }
+
+    /// On a full disk the node is still kept; only after a restart the agent knows less.
+    fn remember(&self) {
+        if let Err(error) = self.state.write(self.applier.state_folder()) {
+            tracing::error!(error = %Chain(&error), "what was done cannot be remembered");
+        }
     }
 
     async fn carry_out(&mut self, order: &For, target: &NodeTarget) -> Outcome {
@@ -420,26 +435,26 @@ impl<M: Machine> Keeper<M> {
     }
 
     /// Compares the node with what was applied, and repairs it.
-    ///
-    /// # Errors
-    /// [`StateError`]
-    pub async fn check(&mut self) -> Result<Check, StateError> {
+    pub async fn check(&mut self) -> Check {
         if let Some(Order {
             outcome: Some(Outcome::Broken(..)),
             ..
         }) = &self.state.last
         {
-            self.recover().await?;
+            self.recover().await;
+            if let Some(Outcome::Broken(_, message)) = self.outcome() {
+                return Check::Failed(message.clone());
+            }
         }
         let Some(target) = self.state.applied.clone() else {
-            return Ok(Check::Nothing);
+            return Check::Nothing;
         };
         if self.looks_the_same() {
-            return Ok(Check::InSync);
+            return Check::InSync;
         }
         let (facts, plan) = match self.plan(&target).await {
             Ok(found) => found,
-            Err((reason, message)) => return Ok(self.not_repaired(reason, message)),
+            Err((reason, message)) => return self.not_repaired(reason, message),
         };
         if plan.is_nothing() {
             self.looked = Some(Looked {
@@ -448,7 +463,7 @@ impl<M: Machine> Keeper<M> {
             });
             self.report
                 .send_modify(|report| report.drift = Drift::InSync);
-            return Ok(Check::InSync);
+            return Check::InSync;
         }
         if is_bookkeeping(&plan) {
             return self.keep_books(&facts, &plan).await;
@@ -459,7 +474,7 @@ impl<M: Machine> Keeper<M> {
             .send_modify(|report| report.drift = Drift::Repairing(what.clone()));
         let order = self.last_order();
         if let Err((reason, message)) = self.check_bundles(&plan).await {
-            return Ok(self.not_repaired(reason, message));
+            return self.not_repaired(reason, message);
         }
         let repaired = self.apply(&facts, &plan, &order, Probing::Handlers).await;
         let check = match repaired {
@@ -471,21 +486,21 @@ impl<M: Machine> Keeper<M> {
             }
             Err((error, _)) => self.not_repaired(error.reason(), Chain(&error).to_string()),
         };
-        self.state.write(self.applier.state_folder())?;
+        self.remember();
         self.show();
-        Ok(check)
+        check
     }
 
     /// Somebody else changed a file, and nothing that is ours in it: only the list of owned files is brought up to date.
-    async fn keep_books(&mut self, facts: &HostFacts, plan: &Plan) -> Result<Check, StateError> {
+    async fn keep_books(&mut self, facts: &HostFacts, plan: &Plan) -> Check {
         let order = self.last_order();
         match self.apply(facts, plan, &order, Probing::No).await {
             Ok(_) => {
                 self.report
                     .send_modify(|report| report.drift = Drift::InSync);
-                Ok(Check::InSync)
+                Check::InSync
             }
-            Err((error, _)) => Ok(self.not_repaired(error.reason(), Chain(&error).to_string())),
+            Err((error, _)) => self.not_repaired(error.reason(), Chain(&error).to_string()),
         }
     }
 
@@ -602,91 +617,18 @@ impl<M: Machine> Keeper<M> {
             report.applied = applied;
             match error {
                 // Its time is when it was seen first.
-                Some((reason, message)) => {
+                Some((reason, message))
                     if report
                         .last_error
                         .as_ref()
-                        .is_none_or(|last| (last.reason, &last.message) != (reason, message))
-                    {
-                        report.last_error = Some(LastError::now(reason, message.clone()));
-                    }
+                        .is_none_or(|last| (last.reason, &last.message) != (reason, message)) =>
+                {
+                    report.last_error = Some(LastError::now(reason, message.clone()));
                 }
+                Some(_) => {}
                 None if agent_state == AgentState::Applied => report.last_error = None,
                 None => {}
             }
         });
     }
-}
-
-/// Whether no byte of the node changes.
-fn is_bookkeeping(plan: &Plan) -> bool {
-    plan.restart == Restart::No
-        && plan
-            .before_restart
-            .iter()
-            .chain(&plan.after_restart)
-            .all(|change| matches!(change, Change::File(file) if !file.writes()))
-}
-
-/// What a plan changes, for people.
-fn difference(plan: &Plan) -> String {
-    let mut paths: BTreeSet<String> = BTreeSet::new();
-    for change in plan.before_restart.iter().chain(&plan.after_restart) {
-        paths.insert(match change {
-            Change::File(file) => file.path.display().to_string(),
-            Change::Link(link) => link.path.display().to_string(),
-        });
-    }
-    let mut parts = Vec::new();
-    if !paths.is_empty() {
-        let paths: Vec<String> = paths.into_iter().collect();
-        parts.push(format!("somebody else changed {}", paths.join(", ")));
-    }
-    if plan.restart != Restart::No {
-        parts.push("the running containerd has not loaded wasmlet's handlers".to_owned());
-    }
-    parts.join("; ")
-}
-
-/// Files that decide what containerd does, ours, and containerd's socket, which is another after each of its starts.
-fn fingerprint(root: &Path, facts: &HostFacts) -> Vec<(PathBuf, Option<(u64, u64, SystemTime)>)> {
-    let links = Path::new(NODE_RUNTIMES);
-    facts
-        .files
-        .keys()
-        .chain(facts.settings.keys())
-        .cloned()
-        .chain(facts.links.keys().map(|name| links.join(name)))
-        .chain([
-            facts.layout.socket.clone(),
-            facts.layout.loaded.clone(),
-            PathBuf::from(wasmlet_api::names::NODE_SETTINGS),
-            links.to_owned(),
-            facts.binary.clone(),
-        ])
-        .map(|path| {
-            let path = below(root, &path);
-            let stamp = stamp_of(&path);
-            (path, stamp)
-        })
-        .collect()
-}
-
-/// Inode, length and time of the last change.
-fn stamp_of(path: &Path) -> Option<(u64, u64, SystemTime)> {
-    use std::os::unix::fs::MetadataExt as _;
-    let metadata = path.symlink_metadata().ok()?;
-    Some((metadata.ino(), metadata.len(), metadata.modified().ok()?))
-}
-
-/// The bundles that links lead to.
-fn linked(runtimes: &Path) -> Vec<Digest> {
-    let Ok(entries) = std::fs::read_dir(runtimes) else {
-        return Vec::new();
-    };
-    entries
-        .flatten()
-        .filter_map(|entry| files::read_link(&entry.path()).ok().flatten())
-        .filter_map(|end| end.file_name().and_then(collect::bundle_name))
-        .collect()
 }

@@ -9,6 +9,7 @@
 //! One task decides and acts, and nothing else does; an API server that is away holds nothing up. The end of the agent changes nothing on the
 //! node, except that it takes its own empty folders with it where nothing is installed.
 
+mod difference;
 pub mod http;
 pub mod keeper;
 pub mod orders;
@@ -261,7 +262,7 @@ impl Agent {
         }
         if self.checked.elapsed() >= self.settings.check_interval + self.check_pause {
             self.checked = Instant::now();
-            match self.keeper.check().await? {
+            match self.keeper.check().await {
                 Check::Failed(_) => {
                     let pause = self.check_pause.max(self.settings.check_interval) * 2;
                     self.check_pause = pause.min(MAX_PAUSE);
@@ -352,7 +353,7 @@ impl Agent {
         let started = Instant::now();
         self.keeper
             .order(wanted.order.clone(), &wanted.target)
-            .await?;
+            .await;
         let state = self.reports.borrow().agent.state;
         self.health.changed(state, started.elapsed());
         self.checked = Instant::now();

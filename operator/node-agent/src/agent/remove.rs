@@ -117,7 +117,7 @@ pub async fn run(
         revision: target.revision(),
         attempt,
     };
-    keeper.order(order, &target).await?;
+    keeper.order(order, &target).await;
     let outcome = keeper
         .state()
         .last

@@ -72,10 +72,7 @@ impl Applier {
         }
         let mut restarts = 0;
         if let (Stage::Restarting, Some(unit)) = (entry.stage, &entry.unit) {
-            machine
-                .restart(unit, RESTART)
-                .await
-                .map_err(ApplyError::Restart)?;
+            let restarted = machine.restart(unit, RESTART).await;
             restarts = 1;
             reached(Step::RollbackRestarted, &self.state);
             let verify = Verify {
@@ -83,12 +80,18 @@ impl Applier {
                 socket: &entry.socket,
                 within: BACK,
             };
-            verify
+            let verified = verify
                 .running(machine, |running| match &entry.handlers {
                     Some(wanted) => has(wanted, running),
                     None => Ok(()),
                 })
-                .await?;
+                .await;
+            match (restarted, verified) {
+                // systemd may have started it once more by itself (Restart=), after the job had failed.
+                (_, Ok(_)) => {}
+                (Err(error), Err(_)) => return Err(ApplyError::Restart(error)),
+                (Ok(()), Err(error)) => return Err(error.into()),
+            }
         }
         self.journal.end()?;
         Ok(restarts)

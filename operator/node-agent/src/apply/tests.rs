@@ -65,6 +65,7 @@ struct Fake {
     fault: Fault,
     loaded: Mutex<String>,
     restarts: Mutex<u32>,
+    runs: Mutex<bool>,
 }
 
 impl Fake {
@@ -128,7 +129,9 @@ impl Machine for Fake {
         *self.restarts.lock().unwrap() += 1;
         let text = self.on_disk();
         let is_new = text.contains("runtimes.wasm");
-        if self.fault == Fault::EveryRestart || (self.fault == Fault::Restart && is_new) {
+        let fails = self.fault == Fault::EveryRestart || (self.fault == Fault::Restart && is_new);
+        *self.runs.lock().unwrap() = !fails;
+        if fails {
             return Err(LiveError::Command {
                 command: format!("systemctl restart {unit}"),
                 cause: "failed".into(),
@@ -139,7 +142,7 @@ impl Machine for Fake {
     }
 
     async fn is_ready(&self, _: &Path) -> Result<bool, LiveError> {
-        Ok(true)
+        Ok(*self.runs.lock().unwrap())
     }
 
     async fn ask_shim(&self, program: &Path, question: Question<'_>) -> Result<(), LiveError> {
@@ -188,6 +191,7 @@ impl Fixture {
             fault,
             loaded: Mutex::new(RUNC.to_owned()),
             restarts: Mutex::new(0),
+            runs: Mutex::new(true),
         };
         Self { dir, machine }
     }
@@ -195,6 +199,8 @@ impl Fixture {
     fn facts(&self) -> HostFacts {
         let loaded = self.machine.loaded.lock().unwrap().clone();
         HostFacts {
+            bystanders: BTreeMap::new(),
+            symlinks: BTreeMap::new(),
             os: OsRelease::default(),
             architecture: "amd64".into(),
             layout: Layout {
@@ -408,7 +414,7 @@ async fn a_failure_puts_every_byte_back_with_one_more_restart() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_roll_back_that_fails_says_both_and_is_tried_again() {
     let mut fixture = Fixture::new(Fault::EveryRestart);
     let before = fixture.tree();

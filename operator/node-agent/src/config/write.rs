@@ -200,14 +200,7 @@ fn plain(item: &toml::Value) -> Option<Value> {
 /// As in an array, where tables are inline.
 fn inline(item: &toml::Value) -> Option<Value> {
     match item {
-        toml::Value::Table(_) => match from_tree_item(item) {
-            Some(table) => Some(Value::InlineTable(table.into_inline_table())),
-            None => None,
-        },
+        toml::Value::Table(table) => Some(Value::InlineTable(from_tree(table).into_inline_table())),
         other => plain(other),
     }
-}
-
-fn from_tree_item(item: &toml::Value) -> Option<Table> {
-    item.as_table().map(from_tree)
 }

@@ -10,7 +10,6 @@ use super::cluster::Cluster;
 use super::finding::Finding;
 use super::settings::{check_settings, engine};
 use crate::config::{self, Document, PluginId};
-use crate::errors::Chain;
 use crate::facts::{Active, Bundle, HandlerConfig, HostFacts, Shim};
 use crate::layout::Source;
 
@@ -205,10 +204,16 @@ fn version(document: &Document) -> String {
     }
 }
 
-/// What containerd is started with for a pod.
+/// For containerd 1.6 the type is the path: it reads `runtime_path` and starts pods without it.
+fn is_wasmlet(config: &HandlerConfig) -> bool {
+    config.runtime_type == RUNTIME_TYPE
+        || (config::is_ours(config) && config.runtime_type == config.runtime_path)
+}
+
+/// What containerd starts for a pod.
 fn program(facts: &HostFacts, config: &HandlerConfig, found: &mut Diagnosis) {
     let handler = found.handler.clone();
-    if config.runtime_type != RUNTIME_TYPE && !config::is_ours(config) {
+    if !is_wasmlet(config) {
         found.problems.push(Finding::Foreign {
             handler,
             runtime_type: config.runtime_type.clone(),
@@ -265,7 +270,7 @@ fn program(facts: &HostFacts, config: &HandlerConfig, found: &mut Diagnosis) {
 
 /// What the shim reads for each pod.
 fn settings(facts: &HostFacts, config: &HandlerConfig, found: &mut Diagnosis) {
-    let foreign = config.runtime_type != RUNTIME_TYPE && !config::is_ours(config);
+    let foreign = !is_wasmlet(config);
     if config.config_path.is_empty() || foreign {
         return;
     }

@@ -5,6 +5,7 @@
 
 pub mod cri;
 pub mod node;
+mod pipes;
 mod private;
 pub mod systemd;
 pub mod task;

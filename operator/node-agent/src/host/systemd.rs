@@ -4,7 +4,6 @@
 //! dbus is not installed or has to be restarted together with what we restart. systemd lets root do everything there and asks for no
 //! capability. The protocol is org.freedesktop.systemd1(5).
 
-use std::convert::Infallible;
 use std::ffi::OsStr;
 use std::fmt;
 use std::os::fd::OwnedFd;
@@ -13,11 +12,11 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use tokio::net::UnixStream;
-use tokio::net::unix::pipe;
 use zbus::message::Type;
 use zbus::zvariant::{Fd, OwnedObjectPath, OwnedValue, Value};
 use zbus::{Connection, MatchRule, Message, MessageStream};
 
+use super::pipes::{Stream, input_pipe, read_both};
 use super::private::Private;
 use crate::facts::{Active, Unit};
 
@@ -32,8 +31,6 @@ const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 const TRANSIENT: &str = "wasmlet-node-run-";
 /// For an answer to a question. systemd answers at once unless it is stuck.
 const ANSWER: Duration = Duration::from_secs(25);
-/// What is kept of a program's output, in bytes. `containerd config dump` writes about 20 kB.
-const OUTPUT_BYTES: usize = 4 << 20;
 
 /// Why systemd did not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +49,7 @@ pub enum SystemdError {
         subject: String,
         /// Its answer.
         #[source]
-        source: zbus::Error,
+        source: Box<zbus::Error>,
     },
     /// No answer.
     #[error("systemd did not answer {method} of {subject} within {} s", .within.as_secs())]
@@ -144,7 +141,7 @@ impl Command {
 pub struct Output {
     /// How it ended.
     pub ended: Ended,
-    /// Its output, at most [`OUTPUT_BYTES`].
+    /// Its output, at most 4 MB.
     pub stdout: Vec<u8>,
     /// Its messages.
     pub stderr: Vec<u8>,
@@ -292,9 +289,9 @@ impl Systemd {
 
     async fn run_as(&self, unit: &str, command: Command) -> Result<Output, SystemdError> {
         let line = command.line();
-        let (mut out, out_end) = Stream::new()?;
-        let (mut err, err_end) = Stream::new()?;
-        let input = input_pipe(&command.input)?;
+        let (mut out, out_end) = Stream::new().map_err(SystemdError::Pipe)?;
+        let (mut err, err_end) = Stream::new().map_err(SystemdError::Pipe)?;
+        let input = input_pipe(&command.input).map_err(SystemdError::Pipe)?;
         let program = command.program.display().to_string();
         let mut arguments = vec![program.clone()];
         arguments.extend(command.arguments);
@@ -377,10 +374,10 @@ impl Systemd {
             answer
                 .body()
                 .deserialize()
-                .map_err(|source| SystemdError::Call {
+                .map_err(|source: zbus::Error| SystemdError::Call {
                     method: "ListUnitsByPatterns",
                     subject: pattern.clone(),
-                    source,
+                    source: Box::new(source),
                 })?;
         for unit in units.into_iter().map(|listed| listed.0) {
             tracing::info!(%unit, "stopping what an earlier agent left");
@@ -402,10 +399,10 @@ impl Systemd {
         answer
             .body()
             .deserialize()
-            .map_err(|source| SystemdError::Call {
+            .map_err(|source: zbus::Error| SystemdError::Call {
                 method: "LoadUnit",
                 subject: name.to_owned(),
-                source,
+                source: Box::new(source),
             })
     }
 
@@ -432,10 +429,10 @@ impl Systemd {
             answer
                 .body()
                 .deserialize()
-                .map_err(|source| SystemdError::Call {
+                .map_err(|source: zbus::Error| SystemdError::Call {
                     method: "Get",
                     subject: subject.to_owned(),
-                    source,
+                    source: Box::new(source),
                 })?;
         T::try_from(value).map_err(|_| SystemdError::Property {
             property,
@@ -463,7 +460,7 @@ impl Systemd {
         let failed = |source| SystemdError::Call {
             method,
             subject: unit.to_owned(),
-            source,
+            source: Box::new(source),
         };
         let rule = rule.map_err(failed)?;
         let mut removed = MessageStream::for_match_rule(rule, &self.connection, Some(1024))
@@ -531,10 +528,10 @@ impl Systemd {
         tokio::time::timeout(ANSWER, call)
             .await
             .map_err(|_| silent(method, subject))?
-            .map_err(|source| SystemdError::Call {
+            .map_err(|source: zbus::Error| SystemdError::Call {
                 method,
                 subject: subject.to_owned(),
-                source,
+                source: Box::new(source),
             })
     }
 }
@@ -548,80 +545,11 @@ fn silent(method: &'static str, subject: &str) -> SystemdError {
 }
 
 fn is_no_such_unit(error: &SystemdError) -> bool {
-    matches!(error, SystemdError::Call { source: zbus::Error::MethodError(name, ..), .. }
+    let SystemdError::Call { source, .. } = error else {
+        return false;
+    };
+    matches!(&**source, zbus::Error::MethodError(name, ..)
         if name.as_str() == "org.freedesktop.systemd1.NoSuchUnit")
-}
-
-/// What a program writes.
-struct Stream {
-    pipe: pipe::Receiver,
-    bytes: Vec<u8>,
-}
-
-impl Stream {
-    /// With the program's end.
-    fn new() -> Result<(Self, OwnedFd), SystemdError> {
-        let (ours, theirs) = std::io::pipe().map_err(SystemdError::Pipe)?;
-        let pipe = pipe::Receiver::from_owned_fd(ours.into()).map_err(SystemdError::Pipe)?;
-        let bytes = Vec::new();
-        Ok((Self { pipe, bytes }, theirs.into()))
-    }
-
-    /// Reads for as long as it is asked to, so that the program never waits for us.
-    async fn read(&mut self) -> Infallible {
-        let mut buffer = [0; 8192];
-        loop {
-            let read = match self.pipe.readable().await {
-                Ok(()) => self.pipe.try_read(&mut buffer),
-                Err(error) => Err(error),
-            };
-            match read {
-                Ok(length) if length > 0 => self.keep(&buffer[..length]),
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-                // Its end, or an error, which shows again when the rest is read.
-                Ok(_) | Err(_) => std::future::pending().await,
-            }
-        }
-    }
-
-    /// What is more than [`OUTPUT_BYTES`] is thrown away.
-    fn keep(&mut self, bytes: &[u8]) {
-        let room = OUTPUT_BYTES.saturating_sub(self.bytes.len());
-        self.bytes
-            .extend_from_slice(&bytes[..bytes.len().min(room)]);
-    }
-
-    /// What is in the pipe now. A program that has ended has written all of it.
-    fn rest(mut self) -> std::io::Result<Vec<u8>> {
-        let mut buffer = [0; 8192];
-        loop {
-            // Not by the runtime's readiness, which may be older than what was written.
-            match nix::unistd::read(&self.pipe, &mut buffer) {
-                Ok(0) | Err(nix::errno::Errno::EAGAIN) => return Ok(self.bytes),
-                Ok(length) => self.keep(&buffer[..length]),
-                Err(nix::errno::Errno::EINTR) => {}
-                Err(errno) => return Err(errno.into()),
-            }
-        }
-    }
-}
-
-async fn read_both(out: &mut Stream, err: &mut Stream) -> Infallible {
-    tokio::join!(out.read(), err.read()).0
-}
-
-/// The end for a program to read, with all that it will read already inside.
-fn input_pipe(bytes: &[u8]) -> Result<OwnedFd, SystemdError> {
-    use std::io::Write as _;
-    let (theirs, mut ours) = std::io::pipe().map_err(SystemdError::Pipe)?;
-    // More than a pipe takes would wait for a reader that is not there yet.
-    if bytes.len() > 65536 {
-        return Err(SystemdError::Pipe(std::io::Error::other(
-            "more than 64 kB of input",
-        )));
-    }
-    ours.write_all(bytes).map_err(SystemdError::Pipe)?;
-    Ok(theirs.into())
 }
 
 #[cfg(test)]
