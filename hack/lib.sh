@@ -201,3 +201,7 @@ containerd_default_versions=(1.6.20 2.3.7)
 kubernetes_version=1.36.3
 # shellcheck disable=SC2034
 kubernetes_versions=(1.36.3 1.34.4)
+
+# What the chart is rendered and tested with.
+# shellcheck disable=SC2034
+helm_version=3.22.0

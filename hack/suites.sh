@@ -5,28 +5,32 @@
 
 # shellcheck disable=SC2034 # all three are used by hack/test
 # Cheapest first.
-suites=(fmt ledger deny clippy doc unit build guests model conformance cgroup-v2 demo bench-smoke cluster e2e)
+suites=(fmt ledger deny chart clippy doc unit build guests model conformance cgroup-v2 demo bench-smoke cluster chart-server e2e operator)
 
 # shellcheck disable=SC2034
 declare -A suite_text=(
     [fmt]="formatting of Rust, and shellcheck on every script"
     [ledger]="our advisory ledger, the changelog and the decisions; what each program must not link"
     [deny]="licences, bans and sources of dependencies; public advisories where the database is reachable"
+    [chart]="the chart: lint, schema, golden renders, what its pods may; manifests and reference pages are up to date"
     [clippy]="clippy on everything, warnings are errors"
     [doc]="documentation builds without a warning"
     [unit]="tests of all crates, their documentation's examples included, that need no containerd"
-    [build]="the static programs of the node"
+    [build]="the static programs of the node and of the operator; images of them, twice the same"
     [guests]="the examples build, and their own lints and tests pass"
     [model]="the example's model is as accurate as promised"
     [conformance]="the shim through real containerd and raw ttrpc, and the same tests on runc"
     [cgroup-v2]="the shim on pure cgroup v2 with systemd as process 1, in an emulated machine"
     [demo]="hack/demo answers, and leaves nothing behind"
     [e2e]="pods on a Kubernetes of two nodes, one on the oldest and one on the newest containerd"
+    [operator]="wasmlet is installed, upgraded, broken, repaired and removed on a Kubernetes of three nodes"
     [bench-smoke]="every benchmark runs (a few rounds; no figure is judged)"
+    [chart-server]="the chart on a real API server: strictly validated; what agents and operator may change"
     [cluster]="hack/cluster makes a Kubernetes cluster that works, and leaves nothing behind"
 )
 # shellcheck disable=SC2034
-declare -A suite_root=([conformance]=yes [cgroup-v2]=yes [demo]=yes [bench-smoke]=yes [cluster]=yes [e2e]=yes)
+declare -A suite_root=([conformance]=yes [cgroup-v2]=yes [demo]=yes [bench-smoke]=yes [cluster]=yes [chart-server]=yes [e2e]=yes
+    [operator]=yes)
 
 note() { echo "$*" >"$logs/$(suite_name).note"; }
 # suite_bench_smoke → bench-smoke, for whichever suite is calling.
@@ -97,6 +101,18 @@ suite_deny() {
     fi
 }
 
+suite_chart() {
+    "$root/hack/setup" helm
+    "$root/hack/chart.d/offline.sh"
+    note "$(tail -n 1 "$logs/chart.log")"
+}
+
+suite_chart_server() {
+    "$root/hack/setup" helm kubernetes "containerd:${containerd_default_versions[-1]}"
+    "$root/hack/chart.d/server.sh"
+    note "$(sed -n 's/.*: \([0-9]* checks; .*\)/\1/p' "$logs/chart-server.log")"
+}
+
 suite_clippy() {
     # The crate of WasmEdge reads the library's headers even when it is only checked.
     "$root/hack/setup" wasmedge
@@ -132,6 +148,14 @@ suite_build() {
     local warned
     warned=$(grep -l '^warning: .* generated [0-9]* warning' "$logs"/build-*.log || true)
     [ -z "$warned" ] || die "the compiler warns of something:"$'\n'"$warned"
+    # The images of the same programs, made twice, by somebody with another umask.
+    local first second
+    "$root/hack/images" --no-build operator node
+    first=$(jq .images "$target/images/images.json")
+    (umask 077 && "$root/hack/images" --no-build operator node)
+    second=$(jq .images "$target/images/images.json")
+    [ "$first" = "$second" ] || die "the same programs gave other images:"$'\n'"$first"$'\n'"$second"
+    note "images made twice, the same"
 }
 
 suite_guests() {
@@ -227,18 +251,25 @@ suite_e2e() {
     cd "$root"
     [ -n "${WASMLET_E2E_KUBECONFIG:-}" ] || "$root/hack/demo" --cluster --quick --self-test
     # Before there is a cluster: compiling takes both processors.
-    cargo test --locked --package wasmlet-e2e --no-run
+    cargo test --locked --package wasmlet-e2e --test suite --no-run
     if [ -n "${WASMLET_E2E_KUBECONFIG:-}" ]; then
         run_e2e
         return
     fi
-    e2e_cluster=e2e
+    e2e_cluster_up e2e
+    "$root/hack/cluster" install-shim --name "$e2e_cluster"
+    run_e2e
+}
+
+# e2e_cluster_up NAME OPTION…: a cluster of the suite's own, and what its tests need to know of it.
+e2e_cluster_up() {
+    local options=() version
+    e2e_cluster=$1
+    shift
     trap end_e2e_cluster EXIT
     "$root/hack/cluster" down --name "$e2e_cluster"
-    local options=() version
     read -ra options <<<"${WASMLET_E2E_UP:-}"
-    "$root/hack/cluster" up --name "$e2e_cluster" "${options[@]}"
-    "$root/hack/cluster" install-shim --name "$e2e_cluster"
+    "$root/hack/cluster" up --name "$e2e_cluster" "$@" "${options[@]}"
     version=$("$root/hack/cluster" list | awk -v name="$e2e_cluster" '$1 == name { print $3 }')
     WASMLET_E2E_CLUSTER=$e2e_cluster
     WASMLET_E2E_KUBECONFIG=$("$root/hack/cluster" kubeconfig --name "$e2e_cluster")
@@ -247,18 +278,43 @@ suite_e2e() {
     # What a case would leave out for lack of something is a failure: this cluster has all.
     export WASMLET_REQUIRE=1
     export WASMLET_E2E_CLUSTER WASMLET_E2E_KUBECONFIG WASMLET_E2E_REGISTRY WASMLET_E2E_KUBECTL
-    run_e2e
 }
 
 run_e2e() {
-    cargo test --locked --package wasmlet-e2e -- ${WASMLET_E2E_FILTER:+"$WASMLET_E2E_FILTER"}
-    # The last one is of the crate's documentation.
+    cargo test --locked --package wasmlet-e2e --test suite -- ${WASMLET_E2E_FILTER:+"$WASMLET_E2E_FILTER"}
     note "$(sed -n 's/^test result: ok\. \([1-9][0-9]* passed\).*/\1/p' "$logs/e2e.log" | tail -n 1)"
+}
+
+# Three nodes: the oldest containerd, one in the middle, the newest.
+suite_operator() {
+    local nodes=1.6.20,2.1.9,2.3.7 version
+    [ -z "${WASMLET_E2E_KUBECONFIG:-}" ] || {
+        note "not run: it changes nodes, and those of --kubeconfig are not its own"
+        return
+    }
+    command -v strace >/dev/null || die "strace is missing: install it with apt-get install strace"
+    "$root/hack/setup" base guests kubernetes helm
+    # 1.7.24 comes with a node that is added.
+    for version in ${nodes//,/ } 1.7.24; do "$root/hack/setup" "containerd:$version"; done
+    "$root/hack/build" --quick
+    "$root/hack/images" --no-build
+    export WASMLET_E2E_INFERENCE_IMAGE=$target/examples/inference/image.tar
+    "$root/examples/inference/build" --image="$WASMLET_E2E_INFERENCE_IMAGE"
+    use_cargo
+    cd "$root"
+    cargo test --locked --package wasmlet-e2e --test operator --no-run
+    e2e_cluster_up operator --nodes 3 --containerd "$nodes"
+    "$root/hack/images" --no-build --push "$WASMLET_E2E_REGISTRY" operator node
+    WASMLET_E2E_IMAGES=$target/images
+    WASMLET_E2E_HELM=$cache/helm/$helm_version/bin/helm
+    export WASMLET_E2E_IMAGES WASMLET_E2E_HELM
+    cargo test --locked --package wasmlet-e2e --test operator -- ${WASMLET_E2E_FILTER:+"$WASMLET_E2E_FILTER"}
+    note "$(sed -n 's/^test result: ok\. \([1-9][0-9]* passed\).*/\1/p' "$logs/operator.log" | tail -n 1)"
 }
 
 end_e2e_cluster() {
     local status=$?
-    [ "$status" = 0 ] || "$root/hack/cluster" collect --name "$e2e_cluster" "$logs/e2e-cluster" || true
+    [ "$status" = 0 ] || "$root/hack/cluster" collect --name "$e2e_cluster" "$logs/$e2e_cluster-cluster" || true
     if [ "${WASMLET_E2E_KEEP:-}" = 1 ]; then
         echo "kept: hack/cluster down --name $e2e_cluster removes it"
         return

@@ -57,6 +57,30 @@ start_apiserver() {
         --enable-aggregator-routing=true --profiling=false
 }
 
+# As if it had crashed: nobody is told, and nothing starts it again.
+stop_program() {
+    local pid
+    if pid=$(living "$dir/run/$1"); then
+        kill -KILL "$pid" 2>/dev/null || true
+        within 20 "end of $1" program_is_off "$1"
+    fi
+    rm -f "$dir/run/$1"
+}
+
+program_is_off() { ! living "$dir/run/$1" >/dev/null; }
+
+start_program() {
+    case $1 in
+        etcd) start_etcd ;;
+        kube-apiserver) start_apiserver ;;
+        kube-controller-manager | kube-scheduler) start_controllers ;;
+        coredns) start_coredns ;;
+        metrics-server) start_metrics ;;
+        registry) start_registry ;;
+    esac
+    case $1 in etcd | kube-apiserver) wait_for_api ;; esac
+}
+
 # Whether it answers; says so quickly when it has ended instead.
 api_answers() {
     curl --silent --fail --max-time 5 --cacert "$dir/pki/ca.crt" --cert "$dir/pki/admin.crt" --key "$dir/pki/admin.key" \

@@ -1,5 +1,6 @@
 # shellcheck shell=bash
-# Images on their way to a cluster: into its registry, or into the nodes' own stores. Sourced by hack/cluster.
+# Images on their way to a cluster: into its registry, or into the nodes' own stores. Sourced by hack/cluster, and
+# by hack/images for pushing to any registry without TLS.
 
 # as_layout LAYOUT-OR-ARCHIVE: the folder of an OCI layout.
 as_layout() {
@@ -20,7 +21,7 @@ as_layout() {
 upload() {
     local code
     code=$(curl --silent --show-error --output "$scratch/answer" --write-out '%{http_code}' "$@") ||
-        die "the registry $registry does not answer; see hack/cluster logs registry --name $name"
+        die "the registry $registry does not answer${name:+; see hack/cluster logs registry --name $name}"
     case $code in
         2*) ;;
         *) die "the registry $registry refuses (HTTP $code) ${*: -1}: $(head -c 500 "$scratch/answer")" ;;

@@ -64,7 +64,7 @@ command_up() {
         given=yes
         shift 2
     done
-    [[ $count =~ ^[1-9][0-9]?$ ]] || die "--nodes is a number from 1 to 99, not \"$count\""
+    [[ $count =~ ^(0|[1-9][0-9]?)$ ]] || die "--nodes is a number from 0 (a control plane alone) to 99, not \"$count\""
     [[ $versions =~ ^[0-9]+\.[0-9]+\.[0-9]+(,[0-9]+\.[0-9]+\.[0-9]+)*$ ]] ||
         die "--containerd takes versions with commas in between (known: ${containerd_versions[*]}), not \"$versions\""
     case $driver_wanted in cgroupfs | systemd) ;; *) die "--cgroup-driver is cgroupfs or systemd, not \"$driver_wanted\"" ;; esac

@@ -93,6 +93,7 @@ unpack_debian_rust() {
     debian_release forky
     debian_unpack_closure forky "$new/root" "$debian_rust_skip" \
         rustc cargo libstd-rust-dev libstd-rust-dev-wasm32 lld
+    rm -rf "$new/root.debs"
     mkdir -p "$new/bin"
     local lld
     lld=$(cd "$new/root" && echo usr/lib/llvm-*/bin/lld)

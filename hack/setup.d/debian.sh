@@ -70,16 +70,19 @@ debian_unpack() {
 }
 
 # debian_unpack_closure RELEASE FOLDER SKIP PACKAGE…: with all that they depend on, apart from
-# packages whose names match the extended regular expression SKIP.
+# packages whose names match the extended regular expression SKIP. The packages are left in FOLDER.debs.
 debian_unpack_closure() {
     local release=$1 folder=$2 skip=$3 package
     shift 3
     mkdir -p "$folder"
     debian_apt "$release" apt-get clean
     debian_apt "$release" apt-get install -y --download-only "$@"
+    rm -rf "$folder.debs"
+    mkdir "$folder.debs"
     for package in "$cache/apt/$release/archives"/*.deb; do
         if basename "$package" | grep -Eq "$skip"; then continue; fi
         dpkg-deb -x "$package" "$folder"
+        cp "$package" "$folder.debs/"
     done
     debian_apt "$release" apt-get clean
 }

@@ -8,6 +8,7 @@
 #   $cache/wasmedge/lib/llvm  the real libLLVM and what it wants: what the compile helper gets
 #   $cache/wasmedge/link      only libwasmedge, for the linker (see use_wasmedge in hack/lib.sh)
 #   $cache/wasmedge/package   name and version of the package
+#   $cache/wasmedge/libraries for each library its package and that one's version, for bills of materials
 
 # As in shim/engines/wasmedge/src/settings.rs.
 wasmedge_version=0.17.1
@@ -37,6 +38,21 @@ make_trapping_llvm() {
         -Wl,-soname,libLLVM.so.21.1 -Wl,--version-script="$work/trap.map" -s
 }
 
+# library_packages FOLDER LIBRARY…: a line for each library, with name and version of the package among FOLDER's
+# that has it.
+library_packages() {
+    local folder=$1 package contents library
+    shift
+    for package in "$folder"/*.deb; do
+        contents=$(dpkg-deb --contents "$package" | sed -n 's|^[-l].* \./.*/\([^/ ]*\.so[^/ ]*\)\( -> .*\)\?$|\1|p')
+        for library in "$@"; do
+            if grep -qxF "$library" <<<"$contents"; then
+                echo "$library $(dpkg-deb --field "$package" Package) $(dpkg-deb --field "$package" Version)"
+            fi
+        done
+    done | sort -u
+}
+
 link_wasmedge() {
     mkdir -p "$1/link"
     ln -sfn ../lib/libwasmedge.so.0 "$1/link/libwasmedge.so"
@@ -48,6 +64,9 @@ unpack_wasmedge() {
     mkdir -p "$new/lib/llvm"
     debian_release forky
     debian_unpack_closure forky "$new/root" '^libc-gconv' libwasmedge-dev
+    library_packages "$new/root.debs" "${wasmedge_libs[@]}" "${wasmedge_llvm_libs[@]}" 'ld-linux-x86-64.so.2' 'ld-linux-aarch64.so.1' \
+        >"$new/libraries"
+    rm -rf "$new/root.debs"
     from=$new/root/usr/lib/$(uname -m)-linux-gnu
     grep -q "WASMEDGE_VERSION \"$wasmedge_version\"" "$new/root/usr/include/wasmedge/version.h" || {
         echo "Debian testing has another WasmEdge than $wasmedge_version by now; point WASMEDGE_DIR at an installation of it"

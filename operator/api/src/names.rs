@@ -44,8 +44,9 @@ pub const PURPOSE_LABEL: &str = "wasmlet.dev/purpose";
 pub const PURPOSE_STAGE: &str = "stage";
 /// A pod that shows that a handler works.
 pub const PURPOSE_PROBE: &str = "probe";
-/// Annotation on stage and probe pods: the revision and attempt they are for, `REVISION/ATTEMPT`.
-pub const ATTEMPT_ANNOTATION: &str = "wasmlet.dev/attempt";
+/// Label on stage and probe pods: the revision and attempt they are for, `REVISION-ATTEMPT`. Not an annotation: the shim gets those
+/// with this prefix, and refuses a pod with one that it does not know.
+pub const ATTEMPT_LABEL: &str = "wasmlet.dev/attempt";
 
 /// Standard label; on everything we make.
 pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";

@@ -86,6 +86,12 @@ pub struct WasmNodeStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub change: Option<Change>,
 
+    /// By the operator: what was last applied and probed on this node, with the settings it had. A change that fails after it was
+    /// applied is put back to this.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub verified: Vec<NodeRuntime>,
+
     /// What the agent says; nobody else writes it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub agent: Option<AgentStatus>,
@@ -152,6 +158,17 @@ pub struct Change {
     /// Which try of it, from 1.
     #[serde(default)]
     pub attempt: i64,
+    /// What the node shall have after it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub target: Vec<NodeRuntime>,
+    /// The runtimes that it is for: those that the node does not have yet as they shall be.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub causes: Vec<Cause>,
+    /// How many tries for the same causes failed before this one, or, once it has failed, with it.
+    #[serde(default)]
+    pub failures: i64,
     /// When the node was claimed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<Time>,
@@ -161,6 +178,21 @@ pub struct Change {
     /// Why it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
+}
+
+/// A runtime that a change is for, as it was when the change began: another generation or value of the annotation is another cause,
+/// for which failures are forgotten.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Cause {
+    /// Its handler.
+    pub handler: String,
+    /// Generation of the WasmRuntime; 0: there is none any more.
+    #[serde(default)]
+    pub generation: i64,
+    /// Value of its annotation `wasmlet.dev/retry`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub retry: String,
 }
 
 /// Why something failed.

@@ -50,6 +50,13 @@ impl Node {
     }
 }
 
+/// Whether a cluster must have wasmlet when the tests begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wasmlet {
+    Installed,
+    Absent,
+}
+
 /// The cluster under test, and the registry it pulls from.
 pub struct Cluster {
     env: Env,
@@ -63,30 +70,54 @@ impl Cluster {
     /// The one of this process. Whatever is missing ends the process' tests with the same message each.
     #[track_caller]
     pub fn shared() -> &'static Self {
-        static SHARED: LazyLock<Result<Cluster, String>> = LazyLock::new(|| {
-            let env = Env::read().map_err(with_source)?;
-            Cluster::connect(env)
-        });
+        static SHARED: LazyLock<Result<Cluster, String>> =
+            LazyLock::new(|| Cluster::connect(Wasmlet::Installed));
         match &*SHARED {
             Ok(cluster) => cluster,
             Err(error) => panic!("{error}"),
         }
     }
 
+    /// The one of this process, for tests that install wasmlet themselves: its nodes have none of it.
+    #[track_caller]
+    pub fn without_wasmlet() -> &'static Self {
+        static BARE: LazyLock<Result<Cluster, String>> =
+            LazyLock::new(|| Cluster::connect(Wasmlet::Absent));
+        match &*BARE {
+            Ok(cluster) => cluster,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
     /// Connects, and looks whether what the tests need is there.
-    fn connect(env: Env) -> Result<Self, String> {
+    fn connect(wasmlet: Wasmlet) -> Result<Self, String> {
+        let env = Env::read().map_err(with_source)?;
         let path = env.kubeconfig.display().to_string();
         let client = block_on(client_for(&env)).map_err(|error| format!("{path}: {error}"))?;
+        let which = match wasmlet {
+            Wasmlet::Installed => ListParams::default().labels(NODE_LABEL),
+            Wasmlet::Absent => ListParams::default(),
+        };
         let nodes = wait_for(SHORT, || {
-            ready_nodes(&client).map_err(|error| format!("{path}: {error}"))
+            ready_nodes(&client, &which).map_err(|error| format!("{path}: {error}"))
         })?;
         let classes: Api<RuntimeClass> = Api::all(client.clone());
         for class in RUNTIME_CLASSES {
             let found =
                 block_on(classes.get_opt(class)).map_err(|error| format!("{path}: {error}"))?;
-            found.ok_or_else(|| {
-                format!("RuntimeClass {class} is not there: install wasmlet on the nodes first")
-            })?;
+            match (wasmlet, found) {
+                (Wasmlet::Installed, None) => {
+                    return Err(format!(
+                        "RuntimeClass {class} is not there: install wasmlet on the nodes first"
+                    ));
+                }
+                (Wasmlet::Absent, Some(_)) => {
+                    return Err(format!(
+                        "RuntimeClass {class} is there: these tests install wasmlet themselves, on a cluster without it"
+                    ));
+                }
+                _ => {}
+            }
         }
         let images = Images::new(env.registry.clone());
         let cluster = Self {
@@ -212,14 +243,14 @@ async fn client_for(env: &Env) -> Result<Client, Box<dyn std::error::Error>> {
     Ok(Client::try_from(config)?)
 }
 
-fn ready_nodes(client: &Client) -> Result<Vec<Node>, String> {
+fn ready_nodes(client: &Client, which: &ListParams) -> Result<Vec<Node>, String> {
     let nodes: Api<NodeObject> = Api::all(client.clone());
-    let list = block_on(nodes.list(&ListParams::default().labels(NODE_LABEL)))
-        .map_err(|error| error.to_string())?;
+    let list = block_on(nodes.list(which)).map_err(|error| error.to_string())?;
     let mut ready: Vec<_> = list.items.into_iter().filter_map(ready_node).collect();
     ready.sort_by(|a, b| a.name.cmp(&b.name));
     if ready.is_empty() {
-        Err(format!("no node with the label {NODE_LABEL} is Ready"))
+        let label = which.label_selector.as_deref().unwrap_or("any or no label");
+        Err(format!("no node with {label} is Ready"))
     } else {
         Ok(ready)
     }

@@ -48,10 +48,62 @@ impl NodeControl {
         self.node("start", node);
     }
 
+    /// Adds a node with this containerd; gives its name. It is Ready when this returns.
+    #[track_caller]
+    pub fn add(&self, containerd: &str) -> String {
+        let said = self.expect(&["node", "add", "--containerd", containerd]);
+        let name = said.lines().find_map(|line| {
+            let name = line
+                .strip_prefix("hack/cluster: ")?
+                .strip_suffix(" is Ready")?;
+            Some(name.to_owned())
+        });
+        name.unwrap_or_else(|| panic!("hack/cluster node add names no node: {said}"))
+    }
+
+    /// Shuts a node down and forgets it; its Node object and its disk are gone.
+    #[track_caller]
+    pub fn remove(&self, node: &str) {
+        self.node("remove", node);
+    }
+
+    /// Ends a program of the control plane at once: `kube-apiserver`.
+    #[track_caller]
+    pub fn stop_program(&self, program: &str) {
+        self.expect(&["control", "stop", program]);
+    }
+
+    /// Starts it again; the API server answers when this returns.
+    #[track_caller]
+    pub fn start_program(&self, program: &str) {
+        self.expect(&["control", "start", program]);
+    }
+
+    /// What a script says on the node; its failure is the test's.
+    #[track_caller]
+    pub fn sh(&self, node: &str, script: &str) -> String {
+        match self.try_sh(node, script) {
+            Ok(text) => text,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// What a script says on the node, if it ends well.
+    pub fn try_sh(&self, node: &str, script: &str) -> Result<String, String> {
+        // The working folder of whoever asks may not be there on the node.
+        self.try_exec(node, &["sh", "-euc", &format!("cd /\n{script}")])
+    }
+
     #[track_caller]
     fn node(&self, verb: &str, node: &str) {
-        if let Err(error) = self.run(&["node", verb, node]) {
-            panic!("{error}");
+        self.expect(&["node", verb, node]);
+    }
+
+    #[track_caller]
+    fn expect(&self, arguments: &[&str]) -> String {
+        match self.run(arguments) {
+            Ok(text) => text,
+            Err(error) => panic!("{error}"),
         }
     }
 

@@ -43,6 +43,10 @@ pub struct Env {
     pub quick: bool,
     /// The program `kubectl`.
     pub kubectl: PathBuf,
+    /// The program `helm`.
+    pub helm: PathBuf,
+    /// What `hack/images --push` left: `images.json`, `values.yaml` and the trees.
+    pub images: Option<PathBuf>,
 }
 
 impl Env {
@@ -72,6 +76,8 @@ impl Env {
             keep: get("WASMLET_E2E_KEEP").is_some_and(|value| value == "1"),
             quick,
             kubectl: get("WASMLET_E2E_KUBECTL").map_or_else(|| "kubectl".into(), PathBuf::from),
+            helm: get("WASMLET_E2E_HELM").map_or_else(|| "helm".into(), PathBuf::from),
+            images: get("WASMLET_E2E_IMAGES").map(PathBuf::from),
         })
     }
 }

@@ -11,7 +11,7 @@ use crate::wait::wait_for;
 /// kubectl with the cluster's configuration, in a namespace.
 pub struct Kubectl<'a> {
     env: &'a Env,
-    namespace: &'a str,
+    namespace: Option<&'a str>,
 }
 
 /// What kubectl said.
@@ -26,16 +26,29 @@ pub struct Said {
 }
 
 impl<'a> Kubectl<'a> {
-    pub(crate) fn new(env: &'a Env, namespace: &'a str) -> Self {
-        Self { env, namespace }
+    /// In a namespace, whether it is there or not.
+    pub fn new(env: &'a Env, namespace: &'a str) -> Self {
+        Self {
+            env,
+            namespace: Some(namespace),
+        }
+    }
+
+    /// For manifests whose objects say themselves which namespaces they are in.
+    pub fn anywhere(env: &'a Env) -> Self {
+        Self {
+            env,
+            namespace: None,
+        }
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.env.kubectl);
         command.arg("--kubeconfig").arg(&self.env.kubeconfig);
-        command
-            .args(["--namespace", self.namespace])
-            .args(arguments);
+        if let Some(namespace) = self.namespace {
+            command.args(["--namespace", namespace]);
+        }
+        command.args(arguments);
         command
     }
 

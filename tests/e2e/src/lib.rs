@@ -10,7 +10,9 @@
 //!  │  ├ Pod      one pod: state, logs, exec, attach, ports, events                    pod, logs, streams
 //!  │  └ Kubectl  what a user types and sees                                           kubectl
 //!  ├ TemporaryClass  a RuntimeClass of a test's own                                classes
-//!  └ NodeControl breaks nodes, where hack/cluster made them                           control
+//!  ├ NodeControl breaks nodes, where hack/cluster made them                           control, unit
+//!  ├ NodeFiles   what is on a node's disk, to compare                                  node_files
+//!  └ operator    installing, upgrading and removing wasmlet itself                     operator/, derive
 //! ```
 //!
 //! Nothing here knows how nodes were made, apart from [`NodeControl`]. Set-up that fails ends the test by
@@ -19,10 +21,12 @@
 
 #![forbid(unsafe_code)]
 
+mod agent_process;
 mod classes;
 mod client;
 mod cluster;
 mod control;
+mod derive;
 mod dump;
 mod env;
 mod examples;
@@ -33,15 +37,19 @@ mod logs;
 mod manifest;
 mod metrics;
 mod namespace;
+mod node_files;
 mod objects;
+pub mod operator;
 mod pod;
 mod push;
 mod registry;
 mod spec;
 mod status;
 mod streams;
+mod unit;
 mod wait;
 
+pub use agent_process::DeathAt;
 pub use classes::TemporaryClass;
 pub use cluster::{Cluster, Node};
 pub use control::NodeControl;
@@ -54,11 +62,13 @@ pub use logs::Follow;
 pub use manifest::{parse_yaml, set_at};
 pub use metrics::{PodUsage, Usage};
 pub use namespace::Namespace;
+pub use node_files::NodeFiles;
 pub use pod::Pod;
 pub use push::PushError;
 pub use registry::Registry;
 pub use spec::{Container, PodSpec};
 pub use status::{Ended, Event, State};
 pub use streams::{Attached, Executed};
+pub use unit::UnitLife;
 pub use wait::{LONG, SHORT, eventually, wait_for};
 pub use wasmlet_test_guests::{Guests, Target};

@@ -10,7 +10,7 @@ use crate::http::{Answer, Ask, HttpError, ask_at};
 use crate::registry::Registry;
 
 /// The kinds of documents that a tag may stand for.
-const MANIFESTS: &str = "application/vnd.oci.image.manifest.v1+json, \
+pub(crate) const MANIFESTS: &str = "application/vnd.oci.image.manifest.v1+json, \
                          application/vnd.oci.image.index.v1+json, \
                          application/vnd.docker.distribution.manifest.v2+json, \
                          application/vnd.docker.distribution.manifest.list.v2+json";
@@ -211,7 +211,7 @@ impl Registry {
             })
     }
 
-    async fn expect(&self, ask: Ask<'_>) -> Result<Answer, PushError> {
+    pub(crate) async fn expect(&self, ask: Ask<'_>) -> Result<Answer, PushError> {
         let (method, path) = (ask.method.clone(), ask.path.to_owned());
         let answer = self.ask(ask).await?;
         if answer.status.is_success() {
@@ -229,7 +229,7 @@ impl Registry {
 
 /// Path and query of an upload's last request. The registry may name itself or only the path, and may have a
 /// query of its own.
-fn upload_path(begun: &Answer, digest: &str) -> Option<String> {
+pub(crate) fn upload_path(begun: &Answer, digest: &str) -> Option<String> {
     let location = begun.headers.get("location")?.to_str().ok()?;
     let path = match location.split_once("://") {
         Some((_, rest)) => &rest[rest.find('/')?..],

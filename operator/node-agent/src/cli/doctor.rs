@@ -1,6 +1,7 @@
 //! `wasmlet-node doctor`
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 
 use clap::Args;
 use k8s_openapi::api::core::v1::Node as KubeNode;
@@ -42,15 +43,18 @@ impl Arguments {
                 .block_on(ask(name))
                 .map_err(|error| Chain(&error).to_string()),
         };
-        println!(
+        // Not print!, which panics when the reader has gone.
+        let mut out = std::io::stdout();
+        writeln!(
+            out,
             "node: {}, {}, {} with containerd {}",
             facts.os.name, facts.architecture, facts.layout.distribution, facts.containerd
-        );
+        )?;
         let mut problems = 0;
         for handler in &self.handler {
             let diagnosis = examine(&facts, &cluster, handler);
             problems += diagnosis.problems.len();
-            print!("{diagnosis}");
+            write!(out, "{diagnosis}")?;
         }
         match problems {
             0 => Ok(()),

@@ -1,5 +1,6 @@
 //! `wasmlet-node plan`
 
+use std::io::Write as _;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -67,7 +68,8 @@ impl Arguments {
             facts: &facts,
             plan: &plan,
         };
-        print!("{shown}");
+        // Not print!, which panics when the reader has gone.
+        write!(std::io::stdout(), "{shown}")?;
         Ok(())
     }
 }
