@@ -26,8 +26,14 @@ const TERMINATION_BYTES: usize = 4096;
 #[derive(Debug, Parser)]
 #[command(name = "wasmlet-operator", version)]
 pub struct Arguments {
-    /// What is logged, for example `info` or `wasmlet_controller=debug,kube=info`.
-    #[arg(long, env = "WASMLET_LOG", default_value = "info", global = true)]
+    /// What is logged, for example `info` or `wasmlet_controller=debug,kube=info`. The default leaves out what the client logs of
+    /// failed connections: the watches and calls that fail by them say so.
+    #[arg(
+        long,
+        env = "WASMLET_LOG",
+        default_value = "info,kube_client::client::builder=off",
+        global = true
+    )]
     log: String,
     #[command(subcommand)]
     command: Command,

@@ -10,13 +10,15 @@
 //! else may begin, which is longer than any of its calls takes. No clocks are compared: a follower measures on its own since when a lease
 //! has not changed.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use kube::api::{Api, ObjectMeta, PostParams};
+
+use tokio::time::Instant;
 
 use crate::act::CALL_TIMEOUT;
 
@@ -303,3 +305,6 @@ impl Leader {
         self.candidate.write(&lease).await.map(|_| ())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,6 +12,8 @@ pub mod metrics;
 pub mod objects;
 pub mod plan;
 pub mod run;
+#[cfg(test)]
+mod script;
 pub mod seed;
 pub mod serve;
 #[cfg(any(test, feature = "simulation"))]

@@ -2,6 +2,8 @@
 
 pub mod backoff;
 mod calls;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;

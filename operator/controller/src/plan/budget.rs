@@ -153,17 +153,18 @@ pub(super) fn done(site: &Site<'_>, runtime: &RuntimeView<'_>) -> bool {
             .is_some_and(|good| *good == runtime.want && standing.ready(good))
 }
 
-/// Whether the agent says that the node cannot have wasmlet.
+/// Whether the agent says that the node cannot have wasmlet. Its answer to an earlier order does not count while a change is being staged.
 pub(super) fn refused(site: &Site<'_>) -> bool {
-    let phase = site
-        .wasm_node
-        .and_then(|found| found.status.as_ref()?.phase);
-    phase == Some(Phase::Refused)
-        || site.wasm_node.is_some_and(|found| {
-            site::ordered_any(found)
-                && answer(&found.spec, site::agent(found))
-                    == site::Answer::Said(AgentState::Refused)
-        })
+    let Some(found) = site.wasm_node else {
+        return false;
+    };
+    let says_so = answer(&found.spec, site::agent(found))
+        == site::Answer::Said(AgentState::Refused)
+        && site.open_change().is_none_or(|change| {
+            (&change.revision, change.attempt) == (&found.spec.revision, found.spec.attempt)
+        });
+    let phase = found.status.as_ref().and_then(|status| status.phase);
+    phase == Some(Phase::Refused) || (site::ordered_any(found) && says_so)
 }
 
 /// Whether a try of the runtime, as it is now, failed on the node, and none has succeeded since.

@@ -7,10 +7,10 @@ use wasmlet_api::conditions::{self, Status};
 use wasmlet_api::node::{Cause, Change, Phase};
 use wasmlet_api::reasons::Reason;
 use wasmlet_api::runtime::DeletionPolicy;
-use wasmlet_api::{NodeRuntime, NodeTarget};
+use wasmlet_api::{NodeRuntime, NodeTarget, WasmNode};
 
 use super::accept::RuntimeView;
-use super::action::{Action, NodePart};
+use super::action::{Action, Key, NodePart};
 use super::budget::{self, Budget, Canaries, Gate};
 use super::site::{Site, Standing, entry, ordered_any};
 use super::usage::{self, Use};
@@ -93,7 +93,10 @@ pub(super) fn start<'a>(
     let mut checks: BTreeMap<(Option<Timestamp>, &str), &Site<'_>> = BTreeMap::new();
     let mut candidates = Vec::new();
     for site in sites.iter().filter(|site| site.open_change().is_none()) {
-        candidates.extend(candidate(context, &outlook, site, &mut checks, draft));
+        match candidate(context, &outlook, site, &mut checks, draft) {
+            Some(candidate) => candidates.push(candidate),
+            None => release(site, draft),
+        }
     }
     candidates.sort_by(|a, b| (&a.rank, a.site.name()).cmp(&(&b.rank, b.site.name())));
     let mut budget = Budget::new(sites, context.runtimes);
@@ -113,6 +116,29 @@ pub(super) fn start<'a>(
         );
     }
     outlook
+}
+
+/// Gives back the slot of a node that was claimed by an operator which died before it wrote down what for, and that may not begin now.
+fn release(site: &Site<'_>, draft: &mut Draft) {
+    let Some(found) = site.wasm_node else { return };
+    let planned = draft
+        .sequences
+        .contains_key(&Key::Node(site.name().to_owned()));
+    if site.change().is_none() && !ordered_any(found) && !planned {
+        delete(site, found, draft);
+    }
+}
+
+fn delete(site: &Site<'_>, found: &WasmNode, draft: &mut Draft) {
+    if let Some(uid) = &found.metadata.uid {
+        draft.node(
+            site,
+            Action::DeleteWasmNode {
+                node: site.node.name.clone(),
+                uid: uid.clone(),
+            },
+        );
+    }
 }
 
 /// What a node would be changed to now; none: nothing, or not yet.
@@ -157,7 +183,9 @@ fn candidate<'a, 'b>(
     let brings = !causes.is_empty();
     // With differences that may not begin yet, a leftover waits with them: it is their failure. But a broken node goes back to what was
     // verified: its slot may be what the others wait for.
-    let clears = leftover && (differences.is_empty() || site.broken()) && !paused(context, site);
+    let clears = leftover
+        && (differences.is_empty() || site.broken() || site.claimed())
+        && !paused(context, site);
     if !brings && clears {
         let all = site.involved(context.runtimes);
         causes = all
@@ -185,15 +213,7 @@ fn rest(context: &Context<'_>, site: &Site<'_>, draft: &mut Draft) {
     let Some(found) = site.wasm_node else { return };
     let verified = site.verified();
     if site.chosen.is_empty() && verified.is_empty() {
-        if let Some(uid) = &found.metadata.uid {
-            draft.node(
-                site,
-                Action::DeleteWasmNode {
-                    node: site.node.name.clone(),
-                    uid: uid.clone(),
-                },
-            );
-        }
+        delete(site, found, draft);
         return;
     }
     let standing = site.standing();

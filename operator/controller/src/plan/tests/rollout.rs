@@ -461,3 +461,69 @@ fn status(bench: &Bench, node: &str) -> WasmNodeStatus {
         .clone()
         .unwrap_or_default()
 }
+
+#[test]
+fn five_thousand_nodes_at_rest_need_no_call() {
+    let mut bench = Bench::new(5_000, |runtime| {
+        runtime.spec.rollout.max_unavailable = IntOrString::String("100%".to_owned());
+    });
+    let begun = std::time::Instant::now();
+    let first = bench.plan();
+    println!(
+        "5,000 nodes, none changed yet: planned in {:?}",
+        begun.elapsed()
+    );
+    assert_eq!(first.wake, None);
+    bench.flow();
+    assert_eq!(bench.reason(READY), "AllNodesReady");
+    let begun = std::time::Instant::now();
+    let rest = bench.plan();
+    println!("5,000 nodes at rest: planned in {:?}", begun.elapsed());
+    assert_eq!(rest.sequences, []);
+    bench.upgrade("two");
+    bench.edit(|spec| spec.rollout.canary.nodes = 0);
+    bench.settle();
+    let begun = std::time::Instant::now();
+    let busy = bench.plan();
+    println!(
+        "5,000 nodes, all in change: planned in {:?}",
+        begun.elapsed()
+    );
+    assert_eq!(busy.sequences, []);
+    assert_eq!(bench.in_change().len(), 5_000);
+}
+
+#[test]
+fn a_claim_of_an_operator_that_died_gives_its_slot_back_if_it_may_not_begin() {
+    let mut bench = Bench::new(3, |_| {});
+    bench.settle();
+    // n0 is ready, and the operator dies just after it has made n1's WasmNode.
+    while bench.phase("n0") != Some(Phase::Ready) {
+        bench.work(PodState::Succeeded, Outcome::Applies);
+        let plan = bench.plan();
+        for action in plan
+            .sequences
+            .into_iter()
+            .flat_map(|sequence| sequence.actions)
+        {
+            let claims = matches!(&action, Action::CreateWasmNode { node, .. } if node == "n1");
+            bench.cluster.apply(&action).unwrap();
+            if claims {
+                break;
+            }
+        }
+    }
+    if !bench.cluster.world.wasm_nodes.contains_key("n1") {
+        let create = Action::CreateWasmNode {
+            node: "n1".to_owned(),
+            node_uid: bench.cluster.world.nodes["n1"].uid.clone(),
+        };
+        bench.cluster.apply(&create).unwrap();
+    }
+    // Now the canary is the first again, and there is one slot.
+    bench.upgrade("two");
+    bench.settle();
+    assert_eq!(bench.in_change(), ["n0"]);
+    bench.flow();
+    assert_eq!(bench.reason(READY), "AllNodesReady");
+}
