@@ -264,7 +264,13 @@ impl<'a> Site<'a> {
             };
             if is_changed(&node.name) {
                 self.control.remove(&node.name);
-                let anew = self.control.add(node.containerd());
+                // What a distribution adds to it is no part of the version.
+                let version = node
+                    .containerd()
+                    .split(['+', '~'])
+                    .next()
+                    .unwrap_or_default();
+                let anew = self.control.add(version);
                 assert_eq!(
                     anew, node.name,
                     "a node that was removed comes back under its name"
