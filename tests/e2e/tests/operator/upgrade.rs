@@ -113,7 +113,6 @@ fn good(site: &Site<'_>) {
     site.wasmlet.until_ready(site.nodes().len());
     before.assert_no_restart(site);
     fleet.assert_untouched(&seen, |_| true);
-    fleet.assert_alive();
     for name in site.names() {
         let agent = site
             .wasmlet
@@ -131,6 +130,7 @@ fn good(site: &Site<'_>) {
     resume(site);
     before.assert_no_restart(site);
     fleet.assert_untouched(&seen, |_| true);
+    fleet.assert_alive();
     fleet.delete();
 }
 
