@@ -46,19 +46,19 @@ pub struct NodeRuntime {
 pub struct Options {
     /// Bound on the node's cache of compiled modules, in bytes. Example: `2147483648`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1048576))]
+    #[schemars(with = "Option<i64>", range(min = 1048576))]
     pub cache_max_bytes: Option<u64>,
     /// Memory for all that compiles on a node at a time, in bytes. Example: `1073741824`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 16777216))]
+    #[schemars(with = "Option<i64>", range(min = 16777216))]
     pub compile_memory_bytes: Option<u64>,
     /// Processors for compiling, and how many modules compile at a time. Example: `2`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 1024))]
+    #[schemars(with = "Option<i32>", range(min = 1, max = 1024))]
     pub compile_cpus: Option<u32>,
     /// Seconds for one module. Example: `120`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 86400))]
+    #[schemars(with = "Option<i64>", range(min = 1, max = 86400))]
     pub compile_timeout_seconds: Option<u64>,
 }
 
