@@ -75,11 +75,12 @@ pub async fn at_end(keeper: &Keeper<Host>) {
         .applied
         .as_ref()
         .is_none_or(|applied| applied.runtimes.is_empty());
-    let broken = matches!(
-        state.last.as_ref().and_then(|last| last.outcome.as_ref()),
-        Some(Outcome::Broken(..))
-    );
-    if !nothing || broken || in_store(Path::new(NODE_STORE)) {
+    // An order that failed is remembered, or the next agent would carry it out once more.
+    let open = state
+        .last
+        .as_ref()
+        .is_some_and(|last| last.outcome != Some(Outcome::Applied));
+    if !nothing || open || in_store(Path::new(NODE_STORE)) {
         return;
     }
     forget(keeper.machine()).await;

@@ -1,12 +1,14 @@
 //! Releases for nodes: the one that `hack/images` made, and variants of it that are pushed beside it.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 use wasmlet_api::Digest;
 
 use crate::client::block_on;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, random_hex};
 use crate::derive::{Changed, sha256_hex};
 use crate::push::PushError;
 
@@ -18,18 +20,34 @@ const SHIM: &str = "bin/containerd-shim-wasm-v1";
 /// Where a variant keeps the shim that it stands in front of.
 const REAL_SHIM: &str = "bin/real-shim";
 
-/// A shim that ends at once, whatever it is asked.
-pub const CRASHING_SHIM: &str = "#!/bin/sh\necho 'this shim always crashes' >&2\nexit 1\n";
+/// A shim that ends at once, whatever it is asked. C: what is no program is refused before anybody runs it.
+pub const CRASHING_SHIM: &str = r#"
+#include <stdio.h>
+int main(void) { fputs("this shim always crashes\n", stderr); return 1; }
+"#;
 
 /// A shim that says what it is, and then starts no pod.
-pub const REFUSING_SHIM: &str = r#"#!/bin/sh
-for word in "$@"; do
-    case $word in
-        -v | -version | --version | -info | --info) exec "$(dirname "$(readlink -f "$0")")/real-shim" "$@" ;;
-    esac
-done
-echo 'this shim starts nothing' >&2
-exit 1
+pub const REFUSING_SHIM: &str = r#"
+#include <libgen.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+int main(int argc, char **argv) {
+    for (int i = 1; i < argc; i++) {
+        const char *word = argv[i] + strspn(argv[i], "-");
+        if (word != argv[i] && (!strcmp(word, "v") || !strcmp(word, "version") || !strcmp(word, "info"))) {
+            char self[PATH_MAX] = {0}, real[PATH_MAX + 16];
+            if (readlink("/proc/self/exe", self, sizeof self - 1) < 0) return 2;
+            snprintf(real, sizeof real, "%s/real-shim", dirname(self));
+            execv(real, argv);
+            perror(real);
+            return 2;
+        }
+    }
+    fputs("this shim starts nothing\n", stderr);
+    return 1;
+}
 "#;
 
 /// Why there is no bundle to install.
@@ -60,6 +78,9 @@ pub enum BundleError {
     /// A file to change is not in the bundle.
     #[error("bundle.json lists no file {0:?}")]
     NoFile(String),
+    /// The other shim cannot be compiled.
+    #[error("cc cannot compile a shim for the test: {0}")]
+    Compile(String),
     /// The variant cannot be pushed.
     #[error("variant {tag} of the node image")]
     Push {
@@ -85,7 +106,7 @@ pub struct Bundle {
 pub enum Change {
     /// Another version, and the same programs.
     Version(&'static str),
-    /// A script in place of the shim; the shim itself stays beside it.
+    /// A program of this C source in place of the shim; the shim itself stays beside it.
     Shim(&'static str),
     /// A program that is not what `bundle.json` says, which nobody has noticed.
     Tampered,
@@ -125,15 +146,16 @@ impl Bundle {
         let mut files = Vec::new();
         match change {
             Change::Version(version) => list["version"] = version.into(),
-            Change::Shim(script) => {
+            Change::Shim(source) => {
+                let program = compile(tag, source)?;
                 let real = read(&bundle.join(SHIM))?;
                 let entry = file_entry(&mut list, SHIM)?;
                 let mut kept = entry.clone();
                 kept["path"] = REAL_SHIM.into();
-                entry["size"] = script.len().into();
-                entry["sha256"] = sha256_hex(script.as_bytes()).into();
+                entry["size"] = program.len().into();
+                entry["sha256"] = sha256_hex(&program).into();
                 insert(&mut list, kept);
-                files.push(changed(SHIM, 0o755, script.as_bytes().to_vec()));
+                files.push(changed(SHIM, 0o755, program));
                 files.push(changed(REAL_SHIM, 0o755, real));
             }
             Change::Tampered => {
@@ -184,6 +206,30 @@ fn read(path: &Path) -> Result<Vec<u8>, BundleError> {
         path: path.to_owned(),
         source,
     })
+}
+
+/// A static program: it runs on every node.
+fn compile(tag: &str, source: &str) -> Result<Vec<u8>, BundleError> {
+    let failed = |error: std::io::Error| BundleError::Compile(error.to_string());
+    let output = std::env::temp_dir().join(format!("wasmlet-e2e-{tag}-{}", random_hex()));
+    let mut compiler = Command::new("cc")
+        .args(["-static", "-Os", "-s", "-x", "c", "-", "-o"])
+        .arg(&output)
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(failed)?;
+    if let Some(mut input) = compiler.stdin.take() {
+        input.write_all(source.as_bytes()).map_err(failed)?;
+    }
+    let done = compiler.wait_with_output().map_err(failed)?;
+    if !done.status.success() {
+        let said = String::from_utf8_lossy(&done.stderr).into_owned();
+        return Err(BundleError::Compile(said));
+    }
+    let program = read(&output)?;
+    std::fs::remove_file(&output).map_err(failed)?;
+    Ok(program)
 }
 
 fn json_file(path: &Path) -> Result<Value, BundleError> {

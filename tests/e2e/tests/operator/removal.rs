@@ -12,8 +12,7 @@ pub(crate) const CASES: &[Case] = &[
     Case::clean(
         "a_runtime_in_use_waits_and_names_the_pods_and_goes_when_they_are_gone",
         in_use,
-    )
-    .ci(),
+    ),
     Case::clean("a_runtime_in_use_is_removed_at_once_when_told_to", forced),
     Case::clean(
         "a_node_that_is_off_is_waited_for_and_cleaned_when_it_is_back",

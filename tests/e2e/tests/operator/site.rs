@@ -264,7 +264,13 @@ impl<'a> Site<'a> {
             };
             if is_changed(&node.name) {
                 self.control.remove(&node.name);
-                let anew = self.control.add(node.containerd());
+                // What a distribution adds to it is no part of the version.
+                let version = node
+                    .containerd()
+                    .split(['+', '~'])
+                    .next()
+                    .unwrap_or_default();
+                let anew = self.control.add(version);
                 assert_eq!(
                     anew, node.name,
                     "a node that was removed comes back under its name"
@@ -346,15 +352,17 @@ impl<'a> Site<'a> {
             "--field-selector",
             &format!("spec.nodeName={node}"),
             "--output",
-            "jsonpath={range .items[?(!@.metadata.deletionTimestamp)]}{.metadata.name}{\"\\n\"}{end}",
+            "json",
         ]);
-        let names: Vec<_> = said.stdout.lines().collect();
+        let list: Value = serde_json::from_str(&said.stdout).map_err(|_| said.stderr)?;
+        let pods = list["items"].as_array().into_iter().flatten();
+        let live = pods.filter(|pod| pod["metadata"]["deletionTimestamp"].is_null());
+        let names: Vec<_> = live
+            .filter_map(|pod| pod["metadata"]["name"].as_str())
+            .collect();
         match names[..] {
             [name] => Ok(name.to_owned()),
-            _ => Err(format!(
-                "not one agent on {node}: {names:?} {}",
-                said.stderr
-            )),
+            _ => Err(format!("not one agent on {node}: {names:?}")),
         }
     }
 
