@@ -236,13 +236,23 @@ fn rest(context: &Context<'_>, site: &Site<'_>, draft: &mut Draft) {
                         ..Change::default()
                     },
                     verified: verified.to_vec(),
-                    conditions: status
-                        .conditions
-                        .into_iter()
-                        .filter(|known| {
-                            [conditions::STAGED, conditions::PROBED].contains(&known.type_.as_str())
-                        })
-                        .collect(),
+                    // Of what runs; what the forgotten change left in them says nothing any more.
+                    conditions: [
+                        (conditions::STAGED, Reason::Staged),
+                        (conditions::PROBED, Reason::Probed),
+                    ]
+                    .map(|(type_, reason)| {
+                        conditions::condition(
+                            &status.conditions,
+                            type_,
+                            Status::True,
+                            reason.name(),
+                            "of what runs on the node",
+                            found.metadata.generation,
+                            &context.time(),
+                        )
+                    })
+                    .to_vec(),
                 }),
             },
         );

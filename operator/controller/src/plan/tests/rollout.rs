@@ -1,7 +1,7 @@
 //! Installing and upgrading.
 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use wasmlet_api::conditions::{DEGRADED, PROGRESSING, READY};
+use wasmlet_api::conditions::{DEGRADED, PROBED, PROGRESSING, READY, STAGED, Status};
 use wasmlet_api::names::PURPOSE_STAGE;
 use wasmlet_api::node::{Phase, WasmNodeStatus};
 use wasmlet_api::reasons::Reason;
@@ -179,6 +179,27 @@ fn a_failed_upgrade_leaves_the_old_one_ready_and_halts() {
         bench.upgrade("three");
         bench.flow();
         assert_eq!(bench.reason(READY), "AllNodesReady", "{what}");
+    }
+}
+
+#[test]
+fn going_back_leaves_nothing_of_the_failure() {
+    let mut bench = Bench::new(2, |_| {});
+    bench.flow();
+    bench.upgrade("two");
+    bench.settle();
+    bench.work(Bench::failed(10, "found sha256:x"), Outcome::Applies);
+    bench.settle();
+    assert_eq!(bench.failure("n0"), Some(Reason::DigestMismatch));
+
+    bench.upgrade("one");
+    bench.flow();
+    assert_eq!(bench.reason(READY), "AllNodesReady");
+    assert_eq!(bench.failure("n0"), None);
+    let status = bench.cluster.world.wasm_nodes["n0"].status.as_ref();
+    for type_ in [STAGED, PROBED] {
+        let found = status.map(|status| conditions::is(&status.conditions, type_, Status::True));
+        assert_eq!(found, Some(true), "{type_}: {status:?}");
     }
 }
 
