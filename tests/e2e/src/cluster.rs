@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{Namespace as NamespaceObject, Node as NodeObjec
 use k8s_openapi::api::node::v1::RuntimeClass;
 use kube::Client;
 use kube::api::{Api, DeleteParams, ListParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
 use serde_json::Value;
 use wasmlet_oci_image::Item;
 use wasmlet_test_guests::Target;
@@ -93,7 +93,8 @@ impl Cluster {
     fn connect(wasmlet: Wasmlet) -> Result<Self, String> {
         let env = Env::read().map_err(with_source)?;
         let path = env.kubeconfig.display().to_string();
-        let client = block_on(client_for(&env)).map_err(|error| format!("{path}: {error}"))?;
+        let client =
+            block_on(client_for(&env, None)).map_err(|error| format!("{path}: {error}"))?;
         let which = match wasmlet {
             Wasmlet::Installed => ListParams::default().labels(NODE_LABEL),
             Wasmlet::Absent => ListParams::default(),
@@ -156,6 +157,15 @@ impl Cluster {
     /// The client, for what the harness has no words for.
     pub fn client(&self) -> Client {
         self.client.clone()
+    }
+
+    /// A client that has a token and nothing else.
+    #[track_caller]
+    pub fn client_with_token(&self, token: &str) -> Client {
+        match block_on(client_for(&self.env, Some(token))) {
+            Ok(client) => client,
+            Err(error) => panic!("{}: {error}", self.env.kubeconfig.display()),
+        }
     }
 
     /// Name of this run, in a label of all its namespaces.
@@ -234,8 +244,14 @@ impl Cluster {
     }
 }
 
-async fn client_for(env: &Env) -> Result<Client, Box<dyn std::error::Error>> {
-    let file = Kubeconfig::read_from(&env.kubeconfig)?;
+async fn client_for(env: &Env, who: Option<&str>) -> Result<Client, Box<dyn std::error::Error>> {
+    let mut file = Kubeconfig::read_from(&env.kubeconfig)?;
+    if let Some(token) = who {
+        let user = serde_json::from_value(serde_json::json!({ "token": token }))?;
+        for named in &mut file.auth_infos {
+            named.auth_info = Some(AuthInfo::clone(&user));
+        }
+    }
     let mut config =
         kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
     // A followed log is silent for as long as the guest is.

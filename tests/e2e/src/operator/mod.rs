@@ -15,4 +15,4 @@ mod wasmlet;
 pub use bundle::{Bundle, BundleError, CRASHING_SHIM, Change, REFUSING_SHIM};
 pub use install::{Helm, NAMESPACE, RELEASE, apply, manifest};
 pub use recorder::{Recorder, Seen, What};
-pub use wasmlet::{CHANGE, Wasmlet};
+pub use wasmlet::{CHANGE, Part, Wasmlet};

@@ -20,6 +20,15 @@ use crate::wait::eventually;
 /// For one change of all nodes: images are pulled, containerds restarted and probes run, on a busy machine.
 pub const CHANGE: Duration = Duration::from_secs(300);
 
+/// A part of an object that has permissions of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// What shall be.
+    Spec,
+    /// What is.
+    Status,
+}
+
 /// What wasmlet has in the API.
 #[derive(Clone, Copy)]
 pub struct Wasmlet {
@@ -105,6 +114,39 @@ impl Wasmlet {
             let all = usize::try_from(counts.ready) == Ok(nodes) && counts.selected == counts.ready;
             (all && has(runtime, conditions::READY, Status::True)).then_some(())
         });
+    }
+
+    /// Whether the API server would take a patch of a WasmNode or its status from whoever has this token; nothing is changed.
+    pub fn would_take(
+        &self,
+        token: &str,
+        node: &str,
+        part: Part,
+        patch: &Value,
+    ) -> Result<(), String> {
+        let api: Api<WasmNode> = Api::all(self.cluster.client_with_token(token));
+        let options = PatchParams {
+            dry_run: true,
+            ..PatchParams::default()
+        };
+        let patched = block_on(async {
+            match part {
+                Part::Spec => api.patch(node, &options, &Patch::Merge(patch)).await,
+                Part::Status => api.patch_status(node, &options, &Patch::Merge(patch)).await,
+            }
+        });
+        patched.map(drop).map_err(|error| error.to_string())
+    }
+
+    /// The same of a Node's label.
+    pub fn would_label(&self, token: &str, node: &str, patch: &Value) -> Result<(), String> {
+        let api: Api<NodeObject> = Api::all(self.cluster.client_with_token(token));
+        let options = PatchParams {
+            dry_run: true,
+            ..PatchParams::default()
+        };
+        let patched = block_on(async { api.patch(node, &options, &Patch::Merge(patch)).await });
+        patched.map(drop).map_err(|error| error.to_string())
     }
 
     /// All WasmNodes by name.

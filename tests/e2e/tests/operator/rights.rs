@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 use wasmlet_e2e::Said;
+use wasmlet_e2e::operator::Part;
 
 use crate::case::Case;
 use crate::site::Site;
@@ -114,67 +115,60 @@ fn agents(site: &Site<'_>) {
     let unbound = kubectl.answer(&["create", "token", &account, "--duration=10m"]);
     let (bound, unbound) = (bound.trim(), unbound.trim());
     // It is who it should be: its own word about its own node is taken.
-    let version = json!({ "status": { "agent": { "version": site.wasmlet.node(names[0]).status
-        .and_then(|status| status.agent).map(|agent| agent.version) } } });
-    let version = version.to_string();
-    let phase = r#"{"status":{"phase":"Ready","change":{"revision":"x"}}}"#;
-    let spec = r#"{"spec":{"revision":"x"}}"#;
-    let label = r#"{"metadata":{"labels":{"wasmlet.dev/ready":"true"}}}"#;
-    let status = |node: &'static str, patch: &str| -> Vec<String> {
-        [
-            "patch",
-            "wasmnode",
-            node,
-            "--subresource=status",
-            "--type=merge",
-            "--dry-run=server",
-            "--patch",
-            patch,
-        ]
-        .map(str::to_owned)
-        .to_vec()
+    let agent = site
+        .wasmlet
+        .node(names[0])
+        .status
+        .and_then(|status| status.agent);
+    let version = agent.map(|agent| agent.version);
+    let own = json!({ "status": { "agent": { "version": version } } });
+    let phase = json!({ "status": { "phase": "Failed" } });
+    let spec = json!({ "spec": { "revision": "x" } });
+    let label = json!({ "metadata": { "labels": { "wasmlet.dev/ready": "true" } } });
+    let wasmlet = site.wasmlet;
+    let taken = wasmlet.would_take(bound, names[0], Part::Status, &own);
+    assert_eq!(taken, Ok(()), "its own word");
+    let kubectl = |words: &str| {
+        let words: Vec<_> = words.split(' ').collect();
+        let said = with_token(site, bound, &words);
+        if said.ok { Ok(()) } else { Err(said.stderr) }
     };
-    let run = |token: &str, arguments: Vec<String>| {
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        with_token(site, token, &arguments)
-    };
-    let said = run(bound, status(names[0], &version));
-    assert!(said.ok, "its own: {}", said.stderr);
-    let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
-    let mut refused = vec![
-        ("another node's status", bound, status(names[1], &version)),
-        ("its own node's phase", bound, status(names[0], phase)),
-        ("a token of no node", unbound, status(names[0], &version)),
+    let refused = [
         (
-            "reading secrets",
-            bound,
-            words("get secrets --all-namespaces"),
+            "another node's status",
+            wasmlet.would_take(bound, names[1], Part::Status, &own),
         ),
-        ("listing pods", bound, words("get pods --all-namespaces")),
         (
-            "running pods",
-            bound,
-            words("run x --image=x --dry-run=server"),
+            "its own node's phase",
+            wasmlet.would_take(bound, names[0], Part::Status, &phase),
         ),
+        (
+            "a token of no node",
+            wasmlet.would_take(unbound, names[0], Part::Status, &own),
+        ),
+        (
+            "what its node shall have",
+            wasmlet.would_take(bound, names[0], Part::Spec, &spec),
+        ),
+        (
+            "its node's label",
+            wasmlet.would_label(bound, names[0], &label),
+        ),
+        (
+            "another node's label",
+            wasmlet.would_label(bound, names[1], &label),
+        ),
+        ("reading secrets", kubectl("get secrets --all-namespaces")),
+        ("listing pods", kubectl("get pods --all-namespaces")),
+        ("running pods", kubectl("run x --image=x --dry-run=server")),
         (
             "runtimes",
-            bound,
-            words("delete wasmruntime wasm --dry-run=server"),
+            kubectl("delete wasmruntime wasm --dry-run=server"),
         ),
     ];
-    for (what, kind, name, patch) in [
-        ("what its node shall have", "wasmnode", names[0], spec),
-        ("its node's label", "node", names[0], label),
-        ("another node's label", "node", names[1], label),
-    ] {
-        let mut arguments = words("patch --type=merge --dry-run=server");
-        arguments.extend([kind, name, "--patch", patch].map(str::to_owned));
-        refused.push((what, bound, arguments));
-    }
-    for (what, token, arguments) in refused {
-        let said = run(token, arguments);
-        let is_forbidden = !said.ok && said.stderr.to_lowercase().contains("forbidden");
-        assert!(is_forbidden, "{what}: {said:?}");
+    for (what, outcome) in refused {
+        let said = outcome.expect_err(what).to_lowercase();
+        assert!(said.contains("forbidden"), "{what}: {said}");
     }
 }
 
