@@ -11,7 +11,7 @@ use wasmlet_api::runtime::{NodeCounts, NodeFailure};
 use super::Context;
 use super::accept::{RuntimeView, Verdict};
 use super::budget::{Gate, done, failing, refused};
-use super::site::{Site, entry};
+use super::site::{Site, entry, ordered_any};
 use super::start::{Halt, Outlook};
 use super::{classes, usage};
 use crate::world::Deleting;
@@ -116,10 +116,16 @@ fn place(site: &Site<'_>, runtime: &RuntimeView<'_>) -> Place {
     let touched = site
         .open_change()
         .is_some_and(|change| change.causes.iter().any(|cause| cause.handler == handler));
-    if done(site, runtime) {
+    // It runs what it shall, and the last order, which failed, was for something else: that order is going to be replaced.
+    let ordered_else = site.wasm_node.is_some_and(|found| {
+        ordered_any(found) && entry(&found.spec.runtimes, handler) != Some(&runtime.want)
+    });
+    if done(site, runtime) && !ordered_else {
         Place::Ready
     } else if touched || (site.claimed() && site.change().is_none()) {
         Place::Updating
+    } else if done(site, runtime) {
+        Place::Pending
     } else if refused(site) {
         Place::Refused
     } else if failing(site, runtime)

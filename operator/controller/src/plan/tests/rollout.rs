@@ -204,6 +204,33 @@ fn going_back_leaves_nothing_of_the_failure() {
 }
 
 #[test]
+fn going_back_is_not_ready_while_a_node_takes_no_pods() {
+    let mut bench = Bench::new(2, |_| {});
+    bench.flow();
+    bench.upgrade("two");
+    bench.settle();
+    bench.work(PodState::Succeeded, Outcome::Applies);
+    bench.settle();
+    bench.work(PodState::Succeeded, Outcome::RollsBack);
+    bench.settle();
+    assert_eq!(bench.failure("n0"), Some(Reason::ShimFailed));
+
+    bench.upgrade("one");
+    let mut claimed = 0;
+    for _ in 0..50 {
+        bench.round();
+        if bench.label("n0") == Some("false") {
+            claimed += 1;
+            assert_ne!(bench.reason(READY), "AllNodesReady");
+        }
+        bench.work(PodState::Succeeded, Outcome::Applies);
+    }
+    assert!(claimed > 0, "the failed order is replaced");
+    assert_eq!(bench.label("n0"), Some("true"));
+    assert_eq!(bench.reason(READY), "AllNodesReady");
+}
+
+#[test]
 fn a_fix_of_the_image_alone_is_tried_at_once() {
     let mut bench = Bench::new(2, |_| {});
     bench.settle();
