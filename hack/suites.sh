@@ -292,7 +292,6 @@ suite_operator() {
         note "not run: it changes nodes, and those of --kubeconfig are not its own"
         return
     }
-    command -v strace >/dev/null || die "strace is missing: install it with apt-get install strace"
     "$root/hack/setup" base guests kubernetes helm
     # 1.7.24 comes with a node that is added.
     for version in ${nodes//,/ } 1.7.24; do "$root/hack/setup" "containerd:$version"; done

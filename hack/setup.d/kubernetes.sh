@@ -87,7 +87,7 @@ setup_kubernetes() {
     local version=$1
     # With root only: a node's files have owners.
     need_root "hack/setup kubernetes"
-    setup_packages mmdebstrap openssl iproute2 jq curl util-linux gcc libc6-dev
+    setup_packages mmdebstrap openssl iproute2 jq curl util-linux gcc libc6-dev strace
     setup_kubernetes_packages
     # Other components need not wait for what takes minutes.
     go=
@@ -108,7 +108,7 @@ kubernetes_is_built() {
 # With the packages too: a cache folder may have come from another machine.
 kubernetes_is_complete() {
     local program
-    for program in openssl ip jq curl nsenter gcc mmdebstrap; do
+    for program in openssl ip jq curl nsenter gcc mmdebstrap strace; do
         command -v "$program" >/dev/null || return 1
     done
     kubernetes_is_built "$1" && [ -x "$cache/kubernetes/etcd/bin/etcd" ] &&
