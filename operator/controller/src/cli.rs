@@ -50,7 +50,7 @@ enum Command {
 #[derive(Debug, clap::Args)]
 struct RunArguments {
     /// Namespace of the operator; stage and probe pods and the lease are in it.
-    #[arg(long, env = "POD_NAMESPACE", default_value = "wasmlet-system")]
+    #[arg(long, env = "POD_NAMESPACE", default_value = "wasmlet")]
     namespace: String,
     /// Name of this replica, in the lease and in events.
     #[arg(long, env = "POD_NAME", default_value = "wasmlet-operator")]
