@@ -5,32 +5,30 @@ operator_cluster=bench-operator
 
 cluster_of_bench() { "$root/hack/cluster" "$@" --name "$operator_cluster"; }
 
-build_operator() {
-    cd "$root" || return
-    cargo build --locked --profile "$1" --package wasmlet-controller --bin wasmlet-operator
-    cargo build --locked --profile "$1" --package wasmlet-operator-bench
-}
+build_measuring() { (cd "$root" && cargo build --locked --profile "$1" --package wasmlet-operator-bench); }
 
-# bench_operator PROFILE NODES…: each number of nodes on a control plane of its own.
+# bench_operator PROFILE NODES…: each number of nodes on a control plane of its own. The operator is the program that is shipped.
 bench_operator() {
-    local profile=$1 programs=$target/${1/#dev/debug} count
+    local profile=$1 count
     shift
     "$root/hack/setup" kubernetes | { grep -v 'nothing to do' || true; }
-    step "building the operator and its measuring program" "$logs/bench-operator-build.log" build_operator "$profile"
+    "$root/hack/build" "${build_options[@]}" wasmlet-operator
+    step "building the operator's measuring program" "$logs/bench-operator-build.log" build_measuring "$profile"
     mkdir -p "$target/bench"
     trap 'cluster_of_bench down' EXIT
     for count in "$@"; do
         say "operator with $count simulated nodes …"
         cluster_of_bench down
-        measure_operator "$programs" "$count" | tee "$target/bench/operator-$count.txt"
+        measure_operator "$target/${profile/#dev/debug}/wasmlet-operator-bench" "$count" |
+            tee "$target/bench/operator-$count.txt"
     done
     trap - EXIT
     cluster_of_bench down
 }
 
-# measure_operator PROGRAMS NODES
+# measure_operator PROGRAM NODES
 measure_operator() {
-    local programs=$1 count=$2 pki
+    local program=$1 count=$2 pki
     cluster_of_bench up --nodes 0
     # Figures are of the operator and of the API server; whoever else would react to nodes and pods is away.
     cluster_of_bench control stop kube-controller-manager
@@ -41,8 +39,8 @@ measure_operator() {
         --filename "$root/charts/wasmlet/files/crds"
     "$root/hack/cluster" --name "$operator_cluster" kubectl wait --for=condition=Established --timeout=60s \
         crd/wasmruntimes.wasmlet.dev crd/wasmnodes.wasmlet.dev
-    "$programs/wasmlet-operator-bench" --kubeconfig "$(cluster_of_bench kubeconfig)" \
-        --operator "$programs/wasmlet-operator" --nodes "$count" \
+    "$program" --kubeconfig "$(cluster_of_bench kubeconfig)" \
+        --operator "$target/dist/operator/wasmlet-operator" --nodes "$count" \
         --address "$(cluster_of_bench registry | cut -d: -f1)" \
         --certificate "$pki/simulated.crt" --key "$pki/simulated.key" --log "$logs/bench-operator-$count.log"
 }

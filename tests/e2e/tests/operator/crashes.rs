@@ -107,11 +107,7 @@ fn every_step(site: &Site<'_>) {
                 if has_died { "died" } else { "lived" }
             );
             if direction == 0 {
-                let left = site.differences_of(node);
-                let left: Vec<_> = left
-                    .iter()
-                    .filter(|line| !line.contains("/var/lib/wasmlet/agent"))
-                    .collect();
+                let left = site.left_beside_agent(node);
                 assert!(left.is_empty(), "died before call {nth}: {left:#?}");
                 switch.on();
                 switch.until_on();

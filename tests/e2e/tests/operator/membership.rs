@@ -87,12 +87,7 @@ fn select(site: &Site<'_>, selector: serde_json::Value) {
 fn until_without(site: &Site<'_>, node: &str) {
     until_forgotten(site, node);
     assert_eq!(site.wasmlet.label(node), None, "{node}");
-    let left: Vec<_> = site.differences_of(node);
-    // The agent goes on to live there.
-    let left: Vec<_> = left
-        .iter()
-        .filter(|line| !line.contains("/var/lib/wasmlet/agent"))
-        .collect();
+    let left = site.left_beside_agent(node);
     assert!(left.is_empty(), "{left:#?}");
 }
 

@@ -143,11 +143,7 @@ fn again_and_again(site: &Site<'_>) {
                 .then_some(())
                 .ok_or_else(|| site.wasmlet.told())
         });
-        let left = site.differences_of(node);
-        let left: Vec<_> = left
-            .iter()
-            .filter(|line| !line.contains("/var/lib/wasmlet/agent"))
-            .collect();
+        let left = site.left_beside_agent(node);
         assert!(left.is_empty(), "round {round}: {left:#?}");
         site.wasmlet.patch(&selector(node.into()));
         site.wasmlet.until_ready(1);

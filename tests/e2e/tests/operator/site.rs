@@ -202,6 +202,23 @@ impl<'a> Site<'a> {
         counted.map(|line| format!("{node}: {line}")).collect()
     }
 
+    /// The same of a node whose agent goes on to live there: its folders, its lock and its notes do not count.
+    #[track_caller]
+    pub(crate) fn left_beside_agent(&self, node: &str) -> Vec<String> {
+        let own = |path: &str| {
+            let folders = [
+                "/opt/wasmlet",
+                "/opt/wasmlet/store",
+                "/opt/wasmlet/store/.lock",
+                "/var/lib/wasmlet",
+            ];
+            folders.contains(&path) || path.starts_with("/var/lib/wasmlet/agent")
+        };
+        let all = self.differences_of(node).into_iter();
+        let path = |line: &str| line.split(": ").nth(1).unwrap_or_default().to_owned();
+        all.filter(|line| !own(&path(line))).collect()
+    }
+
     /// Removes everything without asking wasmlet, and makes nodes anew whose files are not as they were.
     #[track_caller]
     fn raze(&self) {
