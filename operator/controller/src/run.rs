@@ -26,6 +26,9 @@ const DEBOUNCE: Duration = Duration::from_millis(100);
 const IDLE: Duration = Duration::from_secs(60);
 /// A WasmRuntime's status, which counts nodes, is written at most once in this time.
 const STATUS_REST: Duration = Duration::from_secs(1);
+/// So many sequences a round has for each call at a time: then all is planned anew. With more, thousands of nodes that may all change would
+/// be one round of minutes, in which no status is written and no failure halts anything.
+const ROUND: usize = 8;
 /// Longest pause while the API server is away.
 const AWAY_MAX: Duration = Duration::from_secs(10);
 /// Name of the Lease.
@@ -260,6 +263,8 @@ impl Operator {
             // What was done is the ground of the next plan, which may come to more.
             round.again = Duration::ZERO;
         }
+        ready.sort_by_key(|sequence| !matches!(sequence.key, Key::Status(_)));
+        ready.truncate(self.options.max_concurrent * ROUND);
         let away = AtomicBool::new(false);
         let results: Vec<_> = futures::stream::iter(ready)
             .map(|sequence| self.perform(sequence, &away))
