@@ -6,7 +6,7 @@
 //!  Live: systemd, CRI ─┘
 //! ```
 //!
-//! [`Live`] is what the file system does not tell; a node's is in `host`, that of a recorded node is [`recorded`].
+//! [`Live`] is what the file system does not tell; a node's is in `host`, that of a recorded node is `recorded`.
 
 mod bundle;
 pub mod effective;

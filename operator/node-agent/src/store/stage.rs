@@ -45,7 +45,7 @@ pub enum StageError {
         store: PathBuf,
         /// As fstatvfs(3) says.
         free: u64,
-        /// Files and [`SPARE_BYTES`].
+        /// Files and what has to stay free.
         needed: u64,
     },
     /// Of the file system with the store.
