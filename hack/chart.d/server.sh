@@ -68,8 +68,13 @@ may() {
 may_not() {
     local words=$1 who=$2 what=$3 said
     shift 3
-    said=$(ask "$@")
-    [ "$(jq -r .code <<<"$said")" = 403 ] || die "$who may $what"
+    # A policy counts some moments after it was made: the API server has caches of them.
+    local tries=30
+    while said=$(ask "$@") && [ "$(jq -r .code <<<"$said")" != 403 ]; do
+        tries=$((tries - 1))
+        [ "$tries" -gt 0 ] || die "$who may $what"
+        sleep 1
+    done
     grep -qF -- "$words" <<<"$(jq -r .message <<<"$said")" ||
         die "$who may not $what, but it is not said by \"$words\": $(jq -r .message <<<"$said")"
     ok "$who may not $what"
