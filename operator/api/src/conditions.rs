@@ -15,7 +15,7 @@ pub const IN_USE: &str = "InUse";
 
 /// WasmNode, by the operator: the bundles are in the node's store.
 pub const STAGED: &str = "Staged";
-/// WasmNode, by the operator: a pod of each handler ran on the node.
+/// WasmNode, by the operator: a pod of each runtime's own handler ran on the node.
 pub const PROBED: &str = "Probed";
 /// WasmNode, by the agent: the node is as its spec says, verified.
 pub const APPLIED: &str = "Applied";

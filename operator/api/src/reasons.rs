@@ -61,7 +61,7 @@ reasons! {
     DigestMismatch,
     /// The stage pod failed for another reason.
     StageFailed,
-    /// A pod of each handler ran.
+    /// A pod of each runtime's own handler ran.
     Probed,
     /// A probe pod failed, or did not start in time.
     ProbeFailed,
