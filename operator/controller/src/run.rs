@@ -263,8 +263,9 @@ impl Operator {
             // What was done is the ground of the next plan, which may come to more.
             round.again = Duration::ZERO;
         }
-        ready.sort_by_key(|sequence| !matches!(sequence.key, Key::Status(_)));
-        ready.truncate(self.options.max_concurrent * ROUND);
+        of_one_round(&mut ready, self.options.max_concurrent, |sequence| {
+            &sequence.key
+        });
         let away = AtomicBool::new(false);
         let results: Vec<_> = futures::stream::iter(ready)
             .map(|sequence| self.perform(sequence, &away))
@@ -329,6 +330,12 @@ impl Round {
     }
 }
 
+/// Leaves what one round does: statuses before all else, and no more than [`ROUND`] for each call at a time.
+fn of_one_round<T>(ready: &mut Vec<T>, concurrent: usize, key: impl Fn(&T) -> &Key) {
+    ready.sort_by_key(|each| !matches!(key(each), Key::Status(_)));
+    ready.truncate(concurrent * ROUND);
+}
+
 fn until(time: Timestamp) -> Duration {
     let left = time.duration_since(Timestamp::now());
     Duration::try_from(left).unwrap_or_default()
@@ -351,5 +358,24 @@ fn report(key: &Key, error: &ActError) {
         FailureKind::Server | FailureKind::Away | FailureKind::Timeout => {
             tracing::warn!(?key, error = text, "failed; tried again");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_round_is_bounded_and_writes_statuses_first() {
+        let mut ready: Vec<Key> = (0..5_000).map(|n| Key::Node(format!("n{n}"))).collect();
+        ready.push(Key::Status("wasm".to_owned()));
+        of_one_round(&mut ready, 16, |key| key);
+        assert_eq!(ready.len(), 16 * ROUND);
+        assert_eq!(ready[0], Key::Status("wasm".to_owned()));
+        assert_eq!(
+            ready[1],
+            Key::Node("n0".to_owned()),
+            "the others in their order"
+        );
     }
 }

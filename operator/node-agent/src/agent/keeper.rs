@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use wasmlet_api::names::{NODE_RUNTIMES, NODE_STORE};
-use wasmlet_api::node::{ActiveRuntime, AgentState, AgentStatus};
+use wasmlet_api::node::AgentState;
 use wasmlet_api::reasons::Reason;
 use wasmlet_api::{Digest, NodeTarget};
 
 use super::difference::{Fingerprint, difference, fingerprint, is_bookkeeping, linked, stamp_of};
-use super::report::{Applied, Drift, LastError, Report};
+use super::report::{Drift, LastError, Report};
 use crate::apply::machine::Machine;
 use crate::apply::state::{Order, Outcome, State, StateError};
 use crate::apply::{Applier, ApplyError, For, Node, Now, Probing, Restarted, below, files};
@@ -569,66 +569,6 @@ impl<M: Machine> Keeper<M> {
 
     /// Publishes what is remembered.
     fn show(&self) {
-        let state = &self.state;
-        self.report.send_modify(|report| {
-            let agent: &mut AgentStatus = &mut report.agent;
-            agent.version = env!("CARGO_PKG_VERSION").to_owned();
-            agent.restarts = state.restarts;
-            agent.rollbacks = state.rollbacks;
-            agent.repairs = state.repairs;
-            agent.last_change_millis = state.last_change_millis;
-            let applied = state.applied.as_ref();
-            agent.runtimes = applied
-                .into_iter()
-                .flat_map(|target| &target.runtimes)
-                .map(|runtime| ActiveRuntime {
-                    handler: runtime.handler.clone(),
-                    digest: runtime.digest.clone(),
-                    version: report
-                        .versions
-                        .get(&runtime.digest)
-                        .cloned()
-                        .unwrap_or_default(),
-                })
-                .collect();
-            let Some(last) = &state.last else { return };
-            agent.observed_revision.clone_from(&last.revision);
-            agent.observed_attempt = last.attempt;
-            let (agent_state, applied, error) = match &last.outcome {
-                None => (AgentState::Applying, Applied::Applying, None),
-                Some(Outcome::Applied) => (AgentState::Applied, Applied::Yes, None),
-                Some(Outcome::RolledBack(reason, message)) => (
-                    AgentState::RolledBack,
-                    Applied::No(*reason, message.clone()),
-                    Some((*reason, message)),
-                ),
-                Some(Outcome::Broken(reason, message)) => (
-                    AgentState::Broken,
-                    Applied::No(*reason, message.clone()),
-                    Some((*reason, message)),
-                ),
-                Some(Outcome::Refused(reason, message)) => (
-                    AgentState::Refused,
-                    Applied::No(*reason, message.clone()),
-                    Some((*reason, message)),
-                ),
-            };
-            agent.state = agent_state;
-            report.applied = applied;
-            match error {
-                // Its time is when it was seen first.
-                Some((reason, message))
-                    if report
-                        .last_error
-                        .as_ref()
-                        .is_none_or(|last| (last.reason, &last.message) != (reason, message)) =>
-                {
-                    report.last_error = Some(LastError::now(reason, message.clone()));
-                }
-                Some(_) => {}
-                None if agent_state == AgentState::Applied => report.last_error = None,
-                None => {}
-            }
-        });
+        self.report.send_modify(|report| report.tell(&self.state));
     }
 }

@@ -16,6 +16,7 @@ pub mod orders;
 pub mod remove;
 pub mod report;
 pub mod tidy;
+mod told;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
