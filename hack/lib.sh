@@ -16,6 +16,8 @@ case $target in /*) ;; *) target=$root/$target ;; esac
 logs=$target/logs
 # How often a long step says that it is still at work.
 heartbeat_seconds=20
+# Lines of what failed tests said that are shown; the rest is in the log.
+failure_lines=100
 
 export LC_ALL=C.UTF-8
 # Logs are for reading with any program.
@@ -71,6 +73,7 @@ step() {
     step_group=
     end_step
     if [ "$status" != 0 ]; then
+        show_failures "$log" >&2
         printf '%s: the last lines of %s:\n' "$me" "$log" >&2
         tail -n 40 "$log" | sed 's/^/    /' >&2
         printf '%s: FAILED in step "%s" (exit code %s); log: %s\n' "$me" "$text" "$status" "$log" >&2
@@ -79,6 +82,16 @@ step() {
     fi
     local took=$(($(now) - start))
     [ "$took" -lt 2 ] || say "$text: done in $took s"
+}
+
+# show_failures LOG: what the tests that failed said, which may be far above the log's end.
+show_failures() {
+    local failures
+    failures=$(sed -n '/^failures:$/,/^test result: FAILED/p' "$1" | cut -c1-500)
+    [ -n "$failures" ] || return 0
+    printf '%s: the tests that failed, in %s:\n' "$me" "$1"
+    head -n "$failure_lines" <<<"$failures" | sed 's/^/    /'
+    if [ "$(wc -l <<<"$failures")" -gt "$failure_lines" ]; then printf '    …\n'; fi
 }
 
 # Says now and then that a step is still at it, for as long as the script lives.

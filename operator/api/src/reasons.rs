@@ -17,6 +17,11 @@ macro_rules! reasons {
             pub fn name(self) -> &'static str {
                 match self { $(Self::$name => stringify!($name),)+ }
             }
+
+            /// The reason of this name: that of a condition.
+            pub fn of(name: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|known| known.name() == name)
+            }
         }
     };
 }

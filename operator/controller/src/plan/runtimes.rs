@@ -90,20 +90,18 @@ fn say(
     let note = after
         .filter(|(after, _)| before.is_none_or(|(before, _)| before != *after))
         .and_then(|(reason, message)| {
-            let reason = wasmlet_api::reasons::Reason::ALL
-                .iter()
-                .find(|known| known.name() == reason)?;
+            let reason = wasmlet_api::reasons::Reason::of(&reason)?;
             Some(Note {
                 about: About::Runtime {
                     name: runtime.name.to_owned(),
                     uid: runtime.uid.to_owned(),
                 },
-                tone: if *reason == wasmlet_api::reasons::Reason::Halted {
+                tone: if reason == wasmlet_api::reasons::Reason::Halted {
                     Tone::Warning
                 } else {
                     Tone::Normal
                 },
-                reason: *reason,
+                reason,
                 text: message,
             })
         });

@@ -145,21 +145,32 @@ fn failure(site: &Site<'_>, otherwise: Reason) -> NodeFailure {
         .standing()
         .agent
         .and_then(|agent| agent.last_error.as_ref());
-    let failure = change.and_then(|change| change.failure.as_ref()).or(said);
+    let failure = change
+        .and_then(|change| change.failure.as_ref())
+        .or(said)
+        .map(|failure| (failure.reason, failure.message.clone()))
+        .or_else(|| drift(site))
+        .unwrap_or_else(|| {
+            let message = format!(
+                "the agent does not report the runtime as working any more; kubectl get wasmnode {} -o yaml",
+                site.name()
+            );
+            (otherwise, message)
+        });
     NodeFailure {
         node: site.name().to_owned(),
-        reason: failure.map_or(otherwise, |failure| failure.reason),
-        message: failure.map_or_else(
-            || {
-                format!(
-                    "the agent does not report the runtime as working any more; kubectl get wasmnode {} -o yaml",
-                    site.name()
-                )
-            },
-            |failure| failure.message.clone(),
-        ),
+        reason: failure.0,
+        message: failure.1,
         attempt: change.map(|change| change.attempt).unwrap_or_default(),
     }
+}
+
+/// What the agent could not repair.
+fn drift(site: &Site<'_>) -> Option<(Reason, String)> {
+    let status = site.wasm_node?.status.as_ref()?;
+    let drifted = conditions::find(&status.conditions, conditions::DRIFTED)
+        .filter(|found| found.status == Status::True.name())?;
+    Some((Reason::of(&drifted.reason)?, drifted.message.clone()))
 }
 
 /// What the conditions are made from.

@@ -2,6 +2,8 @@
 //!
 //! Everything that it does is seen in a [`Report`], which it publishes whenever something has changed; who sends it on is not its affair.
 
+mod drift;
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -11,7 +13,9 @@ use wasmlet_api::node::AgentState;
 use wasmlet_api::reasons::Reason;
 use wasmlet_api::{Digest, NodeTarget};
 
-use super::difference::{Fingerprint, difference, fingerprint, is_bookkeeping, linked, stamp_of};
+pub use self::drift::Check;
+use self::drift::Checks;
+use super::difference::linked;
 use super::report::{Drift, LastError, Report};
 use crate::apply::machine::Machine;
 use crate::apply::state::{Order, Outcome, State, StateError};
@@ -28,8 +32,6 @@ const LOOKS: u32 = 3;
 const BEGINNINGS: u32 = 4;
 /// Bundles younger than this are kept: they may have been staged for an order that is still to come.
 const YOUNG: Duration = Duration::from_secs(3600);
-/// Even if no file seems to have changed, all is looked at so often.
-const FULL_LOOK: Duration = Duration::from_secs(600);
 
 /// Keeps one node.
 pub struct Keeper<M> {
@@ -39,27 +41,8 @@ pub struct Keeper<M> {
     applier: Applier,
     state: State,
     report: watch::Sender<Report>,
-    looked: Option<Looked>,
+    checks: Checks,
     socket: Option<PathBuf>,
-}
-
-/// The last look that found all in order.
-struct Looked {
-    fingerprint: Fingerprint,
-    at: Instant,
-}
-
-/// What a check found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Check {
-    /// Nothing was applied, so there is nothing to check.
-    Nothing,
-    /// All is as applied.
-    InSync,
-    /// It was not, and is again.
-    Repaired(String),
-    /// It was not, and could not be repaired.
-    Failed(String),
 }
 
 /// Why a node cannot be looked at or changed: reason and message.
@@ -85,7 +68,7 @@ impl<M: Machine> Keeper<M> {
             applier,
             state,
             report,
-            looked: None,
+            checks: Checks::default(),
             socket: None,
         };
         keeper.recover().await;
@@ -236,6 +219,7 @@ impl<M: Machine> Keeper<M> {
                 if target.runtimes.is_empty() {
                     self.remove_made_folders();
                 }
+                self.in_order(Drift::InSync);
             }
             Outcome::RolledBack(reason, message) | Outcome::Refused(reason, message) => {
                 tracing::error!(
@@ -252,7 +236,7 @@ impl<M: Machine> Keeper<M> {
                 );
             }
         }
-        self.looked = None;
+        self.checks.forget();
         let applied = outcome == Outcome::Applied;
         self.end_order(outcome);
         if applied && target.runtimes.is_empty() {
@@ -432,111 +416,6 @@ impl<M: Machine> Keeper<M> {
         });
         self.show();
         Ok(facts)
-    }
-
-    /// Compares the node with what was applied, and repairs it.
-    pub async fn check(&mut self) -> Check {
-        if let Some(Order {
-            outcome: Some(Outcome::Broken(..)),
-            ..
-        }) = &self.state.last
-        {
-            self.recover().await;
-            if let Some(Outcome::Broken(_, message)) = self.outcome() {
-                return Check::Failed(message.clone());
-            }
-        }
-        let Some(target) = self.state.applied.clone() else {
-            return Check::Nothing;
-        };
-        if self.looks_the_same() {
-            return Check::InSync;
-        }
-        let (facts, plan) = match self.plan(&target).await {
-            Ok(found) => found,
-            Err((reason, message)) => return self.not_repaired(reason, message),
-        };
-        if plan.is_nothing() {
-            self.looked = Some(Looked {
-                fingerprint: fingerprint(&self.root, &facts),
-                at: Instant::now(),
-            });
-            self.report
-                .send_modify(|report| report.drift = Drift::InSync);
-            return Check::InSync;
-        }
-        if is_bookkeeping(&plan) {
-            return self.keep_books(&facts, &plan).await;
-        }
-        let what = difference(&plan);
-        tracing::warn!(what, "the node is not as it was applied; repairing it");
-        self.report
-            .send_modify(|report| report.drift = Drift::Repairing(what.clone()));
-        let order = self.last_order();
-        if let Err((reason, message)) = self.check_bundles(&plan).await {
-            return self.not_repaired(reason, message);
-        }
-        let repaired = self.apply(&facts, &plan, &order, Probing::Handlers).await;
-        let check = match repaired {
-            Ok(_) => {
-                self.state.repairs += 1;
-                self.report
-                    .send_modify(|report| report.drift = Drift::Repaired(what.clone()));
-                Check::Repaired(what)
-            }
-            Err((error, _)) => self.not_repaired(error.reason(), Chain(&error).to_string()),
-        };
-        self.remember();
-        self.show();
-        check
-    }
-
-    /// Somebody else changed a file, and nothing that is ours in it: only the list of owned files is brought up to date.
-    async fn keep_books(&mut self, facts: &HostFacts, plan: &Plan) -> Check {
-        let order = self.last_order();
-        match self.apply(facts, plan, &order, Probing::No).await {
-            Ok(_) => {
-                self.report
-                    .send_modify(|report| report.drift = Drift::InSync);
-                Check::InSync
-            }
-            Err((error, _)) => self.not_repaired(error.reason(), Chain(&error).to_string()),
-        }
-    }
-
-    fn last_order(&self) -> For {
-        match &self.state.last {
-            Some(last) => For {
-                revision: last.revision.clone(),
-                attempt: last.attempt,
-            },
-            None => For {
-                revision: String::new(),
-                attempt: 0,
-            },
-        }
-    }
-
-    fn not_repaired(&self, reason: Reason, message: String) -> Check {
-        tracing::error!(
-            reason = reason.name(),
-            message,
-            "the node is not as applied"
-        );
-        self.report.send_modify(|report| {
-            report.drift = Drift::Failed(reason, message.clone());
-        });
-        Check::Failed(message)
-    }
-
-    fn looks_the_same(&self) -> bool {
-        self.looked.as_ref().is_some_and(|looked| {
-            looked.at.elapsed() < FULL_LOOK
-                && looked
-                    .fingerprint
-                    .iter()
-                    .all(|(path, stamp)| stamp_of(path) == *stamp)
-        })
     }
 
     /// Removes bundles that nothing needs any more.

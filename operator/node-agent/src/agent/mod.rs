@@ -265,7 +265,7 @@ impl Agent {
             self.checked = Instant::now();
             match self.keeper.check().await {
                 Check::Failed(_) => {
-                    let pause = self.check_pause.max(self.settings.check_interval) * 2;
+                    let pause = (self.check_pause * 2).max(self.settings.check_interval);
                     self.check_pause = pause.min(MAX_PAUSE);
                 }
                 Check::Nothing | Check::InSync | Check::Repaired(_) => {
@@ -397,12 +397,9 @@ impl Agent {
 
     /// After a change, and whenever it is looked: pods may come where the runtime is on the node and in order.
     async fn label(&mut self, target: &NodeTarget) {
-        let (broken, drifted) = {
+        let works = {
             let report = self.reports.borrow();
-            (
-                report.agent.state == AgentState::Broken,
-                matches!(report.drift, report::Drift::Failed(..)),
-            )
+            report.agent.state != AgentState::Broken && report.trust == report::Trust::Yes
         };
         let has = |handler: &str| {
             let applied = self.keeper.state().applied.as_ref();
@@ -417,7 +414,7 @@ impl Agent {
             .runtimes
             .iter()
             .map(|runtime| {
-                let ready = has(&runtime.handler) && !broken && !drifted;
+                let ready = has(&runtime.handler) && works;
                 let value = if ready { READY_TRUE } else { READY_FALSE };
                 (ready_label(&runtime.handler), value)
             })

@@ -28,6 +28,8 @@ pub struct Report {
     pub applied: Applied,
     /// Whether it stayed so.
     pub drift: Drift,
+    /// Whether pods may count on what was applied.
+    pub trust: Trust,
     /// Why the last change failed.
     pub last_error: Option<LastError>,
     /// Versions of the bundles in the store.
@@ -86,6 +88,16 @@ pub enum Drift {
     Repaired(String),
     /// It did not, and cannot be repaired.
     Failed(Reason, String),
+}
+
+/// Whether pods may count on what was applied.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Trust {
+    /// They may, as far as is known.
+    #[default]
+    Yes,
+    /// The node is not as applied, and could not be repaired again and again: its runtimes are not reported, so that it gets no pods.
+    No,
 }
 
 impl Report {

@@ -2,7 +2,7 @@
 
 use wasmlet_api::node::{ActiveRuntime, AgentState};
 
-use super::report::{Applied, LastError, Report};
+use super::report::{Applied, LastError, Report, Trust};
 use crate::apply::state::{Outcome, State};
 
 impl Report {
@@ -13,7 +13,7 @@ impl Report {
         self.agent.rollbacks = state.rollbacks;
         self.agent.repairs = state.repairs;
         self.agent.last_change_millis = state.last_change_millis;
-        let applied = state.applied.as_ref();
+        let applied = state.applied.as_ref().filter(|_| self.trust == Trust::Yes);
         self.agent.runtimes = applied
             .into_iter()
             .flat_map(|target| &target.runtimes)
@@ -68,6 +68,7 @@ impl Report {
 
 #[cfg(test)]
 mod tests {
+    use wasmlet_api::NodeTarget;
     use wasmlet_api::reasons::Reason;
 
     use super::*;
@@ -106,5 +107,25 @@ mod tests {
         report.tell(&ended(Some(Outcome::Applied)));
         assert_eq!((report.applied, report.last_error), (Applied::Yes, None));
         assert_eq!(report.agent.observed_attempt, 2);
+    }
+
+    #[test]
+    fn the_runtimes_of_a_node_that_is_not_trusted_are_not_told() {
+        let runtime = serde_json::json!({
+            "handler": "wasm", "digest": format!("sha256:{}", "1".repeat(64)),
+        });
+        let state = State {
+            applied: Some(NodeTarget::new(vec![
+                serde_json::from_value(runtime).unwrap(),
+            ])),
+            ..ended(Some(Outcome::Applied))
+        };
+        let mut report = Report::default();
+        report.tell(&state);
+        assert_eq!(report.agent.runtimes.len(), 1);
+        report.trust = Trust::No;
+        report.tell(&state);
+        assert_eq!(report.agent.runtimes, []);
+        assert_eq!(report.agent.state, AgentState::Applied);
     }
 }

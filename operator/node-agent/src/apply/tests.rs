@@ -23,12 +23,12 @@ use crate::plan::{
     Candidate, Change, Expectations, FileChange, LinkChange, Ownership, Plan, Restart,
 };
 
-const CONFIG: &str = "/etc/containerd/config.toml";
+pub(crate) const CONFIG: &str = "/etc/containerd/config.toml";
 const LINK: &str = "/opt/wasmlet/runtimes/wasm";
 const SETTINGS: &str = "/etc/wasmlet/wasm.toml";
 const DROPPED: &str = "/etc/wasmlet/old.toml";
 
-const RUNC: &str = r#"
+pub(crate) const RUNC: &str = r#"
 version = 2
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
 runtime_type = "io.containerd.runc.v2"
@@ -45,7 +45,7 @@ fn with_wasm() -> String {
 
 /// What goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fault {
+pub(crate) enum Fault {
     None,
     /// containerd does not start with the new configuration.
     Restart,
@@ -60,7 +60,7 @@ enum Fault {
 }
 
 /// Its containerd reads its file when it is restarted, as the real one does.
-struct Fake {
+pub(crate) struct Fake {
     root: PathBuf,
     fault: Fault,
     loaded: Mutex<String>,
@@ -82,6 +82,7 @@ impl Live for Fake {
     async fn units(&self, names: &[&str]) -> Result<Vec<Unit>, LiveError> {
         Ok(names
             .iter()
+            .filter(|name| **name == "containerd.service")
             .map(|name| Unit {
                 name: (*name).to_owned(),
                 active: Active::Running,
@@ -170,15 +171,15 @@ impl Machine for Fake {
     }
 }
 
-struct Fixture {
-    dir: tempfile::TempDir,
-    machine: Fake,
+pub(crate) struct Fixture {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) machine: Fake,
 }
 
 type Tree = BTreeMap<PathBuf, Vec<u8>>;
 
 impl Fixture {
-    fn new(fault: Fault) -> Self {
+    pub(crate) fn new(fault: Fault) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().to_owned();
         for (path, text) in [(CONFIG, RUNC), (DROPPED, "old")] {
@@ -320,7 +321,7 @@ impl Fixture {
             .await
     }
 
-    fn lock(&self) -> Applier {
+    pub(crate) fn lock(&self) -> Applier {
         Applier::lock(self.dir.path()).unwrap()
     }
 

@@ -1,7 +1,9 @@
 //! Somebody else changes what wasmlet wrote: noticed, repaired, and their own changes stay.
 
 use serde_json::Value;
-use wasmlet_e2e::operator::CHANGE;
+use wasmlet_api::conditions::{self, Status};
+use wasmlet_api::node::Phase;
+use wasmlet_e2e::operator::{CHANGE, Wasmlet};
 use wasmlet_e2e::{LONG, eventually};
 
 use crate::case::Case;
@@ -17,6 +19,10 @@ pub(crate) const CASES: &[Case] = &[
         lost_settings,
     ),
     Case::installed("a_lost_link_comes_back_without_a_restart", lost_link),
+    Case::installed(
+        "a_node_that_cannot_be_repaired_takes_no_pods_until_it_can",
+        not_repaired,
+    ),
     Case::installed("a_lost_label_comes_back", lost_label),
     Case::installed("a_lost_runtime_class_comes_back", lost_class),
 ];
@@ -133,16 +139,77 @@ fn lost_link(site: &Site<'_>) {
     lost(site, "rm /opt/wasmlet/runtimes/wasm");
 }
 
+/// Somebody's typing error: containerd goes on as it was started, and would not start again.
+fn not_repaired(site: &Site<'_>) {
+    const MISTAKE: &str = "this is [not TOML";
+    let node = site.names()[1];
+    let (life, files) = (site.control.containerd(node), site.files(node));
+    site.control.sh(
+        node,
+        &format!("echo '{MISTAKE}' >>/etc/containerd/config.toml"),
+    );
+    // Before the operator has ordered the same again, and after that failed, it says why.
+    site.wasmlet
+        .until("the failure is told", CHANGE, |runtime| {
+            let degraded = Wasmlet::condition(runtime, conditions::DEGRADED)?;
+            let names = [node, "/etc/containerd/config.toml"];
+            let told = names.iter().all(|name| degraded.message.contains(name));
+            (degraded.status == "True" && told).then_some(())
+        });
+    until_label(site, node, "false");
+    let others = [site.names()[0], site.names()[2]];
+    for other in others {
+        assert_eq!(site.wasmlet.label(other).as_deref(), Some("true"));
+    }
+
+    site.control.sh(
+        node,
+        "sed -i '/^this is .not TOML$/d' /etc/containerd/config.toml",
+    );
+    until_label(site, node, "true");
+    site.wasmlet.until_ready(site.names().len());
+    let found = site.wasmlet.until_phase(node, Phase::Ready);
+    let status = found.status.unwrap_or_default();
+    for (type_, wanted) in [
+        (conditions::APPLIED, Status::True),
+        (conditions::DRIFTED, Status::False),
+    ] {
+        assert!(
+            conditions::is(&status.conditions, type_, wanted),
+            "{type_} is not {}: {:?}",
+            wanted.name(),
+            status.conditions
+        );
+    }
+    let changed = files.differences(&site.files(node));
+    let changed: Vec<_> = changed
+        .iter()
+        .filter(|line| line.starts_with("/etc/"))
+        .collect();
+    assert!(changed.is_empty(), "{changed:?}");
+    assert_eq!(
+        site.control.containerd(node),
+        life,
+        "containerd was restarted"
+    );
+    site.assert_runs(node, "wasm");
+}
+
+#[track_caller]
+fn until_label(site: &Site<'_>, node: &str, wanted: &str) {
+    eventually(&format!("the label of {node} is {wanted}"), CHANGE, || {
+        let label = site.wasmlet.label(node);
+        (label.as_deref() == Some(wanted))
+            .then_some(())
+            .ok_or_else(|| site.wasmlet.told())
+    });
+}
+
 fn lost_label(site: &Site<'_>) {
     let node = site.names()[1];
     site.kubectl()
         .answer(&["label", "node", node, "wasmlet.dev/ready-"]);
-    eventually("the label is back", LONG, || {
-        let label = site.wasmlet.label(node);
-        (label.as_deref() == Some("true"))
-            .then_some(())
-            .ok_or(format!("{label:?}"))
-    });
+    until_label(site, node, "true");
 }
 
 fn lost_class(site: &Site<'_>) {
