@@ -12,6 +12,8 @@
 //!  ├ TemporaryClass  a RuntimeClass of a test's own                                classes
 //!  ├ NodeControl breaks nodes, where hack/cluster made them                           control, unit
 //!  ├ NodeFiles   what is on a node's disk, to compare                                  node_files
+//!  ├ nodes       a look into one: cgroups, processes, what pods left there             nodes/
+//!  ├ fleet       many pods that shall not notice what is done to their node            fleet
 //!  └ operator    installing, upgrading and removing wasmlet itself                     operator/, derive
 //! ```
 //!
@@ -30,6 +32,7 @@ mod derive;
 mod dump;
 mod env;
 mod examples;
+pub mod fleet;
 mod http;
 mod images;
 mod kubectl;
@@ -38,6 +41,7 @@ mod manifest;
 mod metrics;
 mod namespace;
 mod node_files;
+pub mod nodes;
 mod objects;
 pub mod operator;
 mod pod;

@@ -172,6 +172,7 @@ pub async fn run(settings: Settings) -> Result<(), AgentError> {
         wanted,
         orders,
         own: None,
+        file_error: None,
         labels: None,
         retry: None,
         pause: FILE_LOOK,
@@ -214,6 +215,8 @@ struct Agent {
     orders: watch::Receiver<Option<Wanted>>,
     /// Digest of the bundle in this image.
     own: Option<Digest>,
+    /// What was last wrong with the file.
+    file_error: Option<String>,
     /// What the node's labels were last made.
     labels: Option<BTreeMap<String, &'static str>>,
     /// Without an operator: when an order that failed is tried again.
@@ -294,6 +297,7 @@ impl Agent {
         }
         match orders::read(path, self.own.as_ref(), bundle) {
             Ok(wanted) => {
+                self.file_error = None;
                 self.wanted.send_if_modified(|current| {
                     let differs = current.as_ref() != Some(&wanted);
                     *current = Some(wanted);
@@ -302,7 +306,12 @@ impl Agent {
             }
             // What was wanted before stays wanted: a typing error in a ConfigMap must not take a node down.
             Err(error) => {
-                tracing::error!(error = %Chain(&error), "the configuration is left as it was");
+                let error = Chain(&error).to_string();
+                // It is read again every few seconds, and said once.
+                if self.file_error.as_ref() != Some(&error) {
+                    tracing::error!(error, "the configuration is left as it was");
+                    self.file_error = Some(error);
+                }
             }
         }
     }

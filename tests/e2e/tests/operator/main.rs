@@ -13,24 +13,9 @@
 mod case;
 mod crashes;
 mod drift;
-// Of the suite beside this one: twenty pods, and a look into a node.
-#[allow(
-    dead_code,
-    unused_imports,
-    reason = "not every case of that suite has a counterpart here"
-)]
-#[path = "../suite/fleet.rs"]
-mod fleet;
 mod hosts;
 mod install;
 mod membership;
-#[allow(
-    dead_code,
-    unused_imports,
-    reason = "not every case of that suite has a counterpart here"
-)]
-#[path = "../suite/nodes/mod.rs"]
-mod nodes;
 mod operators;
 mod removal;
 mod rights;

@@ -7,10 +7,10 @@ use wasmlet_e2e::operator::{CHANGE, Change, Recorder};
 use wasmlet_e2e::{LONG, eventually};
 
 use crate::case::Case;
-use crate::fleet::Fleet;
-use crate::nodes::OnNode;
 use crate::site::Site;
 use crate::upgrade::{Before, variant};
+use wasmlet_e2e::fleet::Fleet;
+use wasmlet_e2e::nodes::OnNode;
 
 pub(crate) const CASES: &[Case] = &[
     Case::installed("a_killed_operator_goes_on_where_it_was", killed),

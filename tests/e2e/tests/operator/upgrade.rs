@@ -11,9 +11,9 @@ use wasmlet_e2e::operator::{
 use wasmlet_e2e::{NodeFiles, UnitLife, eventually};
 
 use crate::case::Case;
-use crate::fleet::Fleet;
-use crate::nodes::OnNode;
 use crate::site::Site;
+use wasmlet_e2e::fleet::Fleet;
+use wasmlet_e2e::nodes::OnNode;
 
 pub(crate) const CASES: &[Case] = &[
     Case::installed(

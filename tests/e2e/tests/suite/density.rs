@@ -7,7 +7,7 @@ use serde_json::json;
 use wasmlet_e2e::{Container, Namespace, PodSpec, eventually};
 
 use crate::case::Case;
-use crate::nodes::{Cgroups, Leftovers, OnNode, pod_processes};
+use wasmlet_e2e::nodes::{Cgroups, Leftovers, OnNode, pod_processes};
 
 pub(crate) const CASES: &[Case] = &[
     Case::new("twenty_pods_are_ready_and_leave_nothing", twenty)

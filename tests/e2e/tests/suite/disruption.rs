@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use wasmlet_e2e::{Container, Namespace, PodSpec, SHORT, eventually};
 
 use crate::case::Case;
-use crate::fleet::Fleet;
-use crate::nodes::{Cgroups, Leftovers, OnNode, Process, pod_processes};
+use wasmlet_e2e::fleet::Fleet;
+use wasmlet_e2e::nodes::{Cgroups, Leftovers, OnNode, Process, pod_processes};
 
 pub(crate) const CASES: &[Case] = &[
     Case::new("a_restart_of_containerd_touches_no_pod", containerd_restart)
@@ -119,7 +119,7 @@ fn killed_shim(ns: &Namespace) {
     leftovers.until_none();
 }
 
-fn is_told_dead(seen: &crate::fleet::Seen) -> bool {
+fn is_told_dead(seen: &wasmlet_e2e::fleet::Seen) -> bool {
     seen.last["exitCode"].as_i64().is_some_and(|code| code != 0)
 }
 

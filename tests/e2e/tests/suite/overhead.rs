@@ -3,7 +3,7 @@
 use serde_json::Value;
 use wasmlet_e2e::{Container, Namespace, Pod, PodSpec, SHORT, eventually};
 
-use crate::nodes::{Cgroups, OnNode, Process, pod_processes};
+use wasmlet_e2e::nodes::{Cgroups, OnNode, Process, pod_processes};
 
 /// Pods that are looked at in these.
 const CLASS: &str = "wasm";

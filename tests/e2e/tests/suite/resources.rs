@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 use wasmlet_e2e::{Container, LONG, Namespace, Pod, eventually, wait_for};
 
 use crate::case::{Case, skips_are_failures};
-use crate::nodes::{Cgroups, Figures, OnNode, Process, pod_processes};
 use crate::overhead::{self, pod_on};
+use wasmlet_e2e::nodes::{Cgroups, Figures, OnNode, Process, pod_processes};
 
 pub(crate) const CASES: &[Case] = &[
     Case::new("each_class_of_pods_is_in_its_cgroups", classes)

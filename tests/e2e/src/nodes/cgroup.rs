@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use wasmlet_e2e::{Namespace, Pod};
+use crate::{Namespace, Pod};
 
 use super::OnNode;
 
@@ -10,7 +10,7 @@ use super::OnNode;
 const UNLIMITED: u64 = 1 << 62;
 
 /// Where the kubelet of a node puts pods.
-pub(crate) struct Cgroups<'a> {
+pub struct Cgroups<'a> {
     node: &'a OnNode,
     systemd: bool,
     v2: bool,
@@ -20,7 +20,7 @@ pub(crate) struct Cgroups<'a> {
 impl<'a> Cgroups<'a> {
     /// Asks the kubelet for its driver.
     #[track_caller]
-    pub(crate) fn of(ns: &Namespace, node: &'a OnNode) -> Self {
+    pub fn of(ns: &Namespace, node: &'a OnNode) -> Self {
         let path = format!("/api/v1/nodes/{}/proxy/configz", node.name());
         let answer = ns.cluster().get_raw(&path);
         let answer = answer.unwrap_or_else(|error| panic!("{error}"));
@@ -39,20 +39,20 @@ impl<'a> Cgroups<'a> {
     }
 
     /// The driver and the version, for figures that are printed.
-    pub(crate) fn label(&self) -> String {
+    pub fn label(&self) -> String {
         let driver = if self.systemd { "systemd" } else { "cgroupfs" };
         let version = if self.v2 { 2 } else { 1 };
         format!("{driver}, cgroup v{version}")
     }
 
     /// How many processes the kubelet lets a pod have.
-    pub(crate) fn pids_of_a_pod(&self) -> Option<u64> {
+    pub fn pids_of_a_pod(&self) -> Option<u64> {
         self.pids_of_a_pod
     }
 
     /// The cgroup of a pod, from the top of every hierarchy.
     #[track_caller]
-    pub(crate) fn pod(&self, pod: &Pod<'_>) -> String {
+    pub fn pod(&self, pod: &Pod<'_>) -> String {
         let object = pod.get();
         let uid = object.metadata.uid.expect("a pod has a uid");
         let class = object.status.and_then(|status| status.qos_class);
@@ -73,7 +73,7 @@ impl<'a> Cgroups<'a> {
 
     /// The cgroup of a pod's container.
     #[track_caller]
-    pub(crate) fn container(&self, pod: &Pod<'_>, name: &str) -> String {
+    pub fn container(&self, pod: &Pod<'_>, name: &str) -> String {
         let id = container_id(pod, name);
         let own = if self.systemd {
             format!("cri-containerd-{id}.scope")
@@ -85,14 +85,14 @@ impl<'a> Cgroups<'a> {
 
     /// What a cgroup says.
     #[track_caller]
-    pub(crate) fn figures(&self, path: &str) -> Figures {
+    pub fn figures(&self, path: &str) -> Figures {
         let script = if self.v2 { V2 } else { V1 };
         Figures::parse(&self.node.sh(&format!("p='{path}'\n{script}")))
     }
 
     /// Microseconds of each tenth of a second that so many thousandths of a processor are. systemd knows whole
     /// hundredths, and the kubelet rounds up for it.
-    pub(crate) fn quota(&self, millicpu: u64) -> u64 {
+    pub fn quota(&self, millicpu: u64) -> u64 {
         let exact = millicpu * 100;
         if self.systemd {
             exact.next_multiple_of(1000)
@@ -103,7 +103,7 @@ impl<'a> Cgroups<'a> {
 
     /// The weight that `cpu.shares` of version 1, or `cpu.weight` of version 2, has for so many thousandths of a
     /// processor. For version 2 there are two conversions in use.
-    pub(crate) fn weights(&self, millicpu: u64) -> Vec<u64> {
+    pub fn weights(&self, millicpu: u64) -> Vec<u64> {
         let shares = (millicpu * 1024 / 1000).max(2);
         if !self.v2 {
             return vec![shares];
@@ -127,7 +127,7 @@ impl<'a> Cgroups<'a> {
 
 /// The id of a pod's container in containerd.
 #[track_caller]
-pub(crate) fn container_id(pod: &Pod<'_>, name: &str) -> String {
+pub(super) fn container_id(pod: &Pod<'_>, name: &str) -> String {
     let object = pod.get();
     let statuses = object
         .status
@@ -141,7 +141,7 @@ pub(crate) fn container_id(pod: &Pod<'_>, name: &str) -> String {
 
 /// Figures of a control group.
 #[derive(Debug, Clone)]
-pub(crate) struct Figures(BTreeMap<String, String>);
+pub struct Figures(BTreeMap<String, String>);
 
 impl Figures {
     #[track_caller]
@@ -179,51 +179,51 @@ impl Figures {
 
     /// Bytes that may be had.
     #[track_caller]
-    pub(crate) fn memory_limit(&self) -> Option<u64> {
+    pub fn memory_limit(&self) -> Option<u64> {
         self.limit("memory-limit")
     }
 
     /// Microseconds of processor time in each tenth of a second.
     #[track_caller]
-    pub(crate) fn quota(&self) -> Option<u64> {
+    pub fn quota(&self) -> Option<u64> {
         let quota = self.limit("quota")?;
         Some(quota * 100_000 / self.number("period"))
     }
 
     /// Its part of the processors beside others.
     #[track_caller]
-    pub(crate) fn weight(&self) -> u64 {
+    pub fn weight(&self) -> u64 {
         self.number("weight")
     }
 
     /// Processes and threads that may be had.
     #[track_caller]
-    pub(crate) fn pids_limit(&self) -> Option<u64> {
+    pub fn pids_limit(&self) -> Option<u64> {
         self.limit("pids-limit")
     }
 
     /// What the kubelet calls the working set: all that is charged, without files that nobody used of late.
     #[track_caller]
-    pub(crate) fn working_set(&self) -> u64 {
+    pub fn working_set(&self) -> u64 {
         self.number("memory")
             .saturating_sub(self.number("inactive-file"))
     }
 
     /// Nanoseconds of processor time since it was made.
     #[track_caller]
-    pub(crate) fn cpu(&self) -> u64 {
+    pub fn cpu(&self) -> u64 {
         self.number("cpu")
     }
 
     /// The node's clock when this was read, RFC 3339 in whole seconds.
     #[track_caller]
-    pub(crate) fn time(&self) -> &str {
+    pub fn time(&self) -> &str {
         self.text("time")
     }
 
     /// Processes in it, where each hierarchy of version 1 has the same ones.
     #[track_caller]
-    pub(crate) fn processes(&self) -> Vec<u32> {
+    pub fn processes(&self) -> Vec<u32> {
         let all = ["processes", "processes-cpu", "processes-pids"];
         let [memory, cpu, pids] = all.map(|key| self.text(key));
         assert!(

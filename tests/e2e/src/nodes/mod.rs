@@ -4,14 +4,14 @@ mod cgroup;
 mod leftovers;
 mod process;
 
-pub(crate) use cgroup::{Cgroups, Figures};
-pub(crate) use leftovers::Leftovers;
-pub(crate) use process::{Process, pod_processes};
+pub use cgroup::{Cgroups, Figures};
+pub use leftovers::Leftovers;
+pub use process::{Process, pod_processes};
 
-use wasmlet_e2e::{LONG, Namespace, NodeControl, eventually};
+use crate::{LONG, Namespace, NodeControl, eventually};
 
 /// A node that a test may look into.
-pub(crate) struct OnNode {
+pub struct OnNode {
     control: NodeControl,
     name: String,
 }
@@ -19,7 +19,7 @@ pub(crate) struct OnNode {
 impl OnNode {
     /// The first one.
     #[track_caller]
-    pub(crate) fn first(ns: &Namespace) -> Self {
+    pub fn first(ns: &Namespace) -> Self {
         let cluster = ns.cluster();
         let control = cluster.control();
         let node = cluster.nodes().first().expect("no cluster without a node");
@@ -30,31 +30,31 @@ impl OnNode {
     }
 
     /// Its name.
-    pub(crate) fn name(&self) -> &str {
+    pub fn name(&self) -> &str {
         &self.name
     }
 
     /// What breaks it.
-    pub(crate) fn control(&self) -> &NodeControl {
+    pub fn control(&self) -> &NodeControl {
         &self.control
     }
 
     /// What a script says on the node.
     #[track_caller]
-    pub(crate) fn sh(&self, script: &str) -> String {
+    pub fn sh(&self, script: &str) -> String {
         self.control
             .exec(&self.name, &["sh", "-c", &in_place(script)])
     }
 
     /// What a script says on the node, if it ends well.
-    pub(crate) fn try_sh(&self, script: &str) -> Result<String, String> {
+    pub fn try_sh(&self, script: &str) -> Result<String, String> {
         self.control
             .try_exec(&self.name, &["sh", "-c", &in_place(script)])
     }
 
     /// Waits until Kubernetes takes the node for ready, as its kubelet said after this moment of the node's clock.
     #[track_caller]
-    pub(crate) fn until_ready_since(&self, ns: &Namespace, moment: &str) {
+    pub fn until_ready_since(&self, ns: &Namespace, moment: &str) {
         let path = format!("/api/v1/nodes/{}", self.name);
         let lease = format!(
             "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{}",
@@ -80,7 +80,7 @@ impl OnNode {
 
     /// Memory that is taken on the node, without what is kept of files, in kilobytes.
     #[track_caller]
-    pub(crate) fn memory_kb(&self) -> u64 {
+    pub fn memory_kb(&self) -> u64 {
         let text = self.sh(MEMORY);
         let number = text.trim().parse();
         number.unwrap_or_else(|_| panic!("this is no amount of memory: {text:?}"))
@@ -88,7 +88,7 @@ impl OnNode {
 
     /// The node's clock, RFC 3339.
     #[track_caller]
-    pub(crate) fn clock(&self) -> String {
+    pub fn clock(&self) -> String {
         let time = self.sh("date -u +%Y-%m-%dT%H:%M:%SZ");
         time.trim().to_owned()
     }

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use wasmlet_e2e::{LONG, eventually};
+use crate::{LONG, eventually};
 
 use super::OnNode;
 
 /// What was on a node before a test made pods on it.
-pub(crate) struct Leftovers<'a> {
+pub struct Leftovers<'a> {
     node: &'a OnNode,
     before: BTreeSet<String>,
 }
@@ -15,14 +15,14 @@ pub(crate) struct Leftovers<'a> {
 impl<'a> Leftovers<'a> {
     /// Looks at the node as it is.
     #[track_caller]
-    pub(crate) fn before(node: &'a OnNode) -> Self {
+    pub fn before(node: &'a OnNode) -> Self {
         let before = traces(node).unwrap_or_else(|error| panic!("{error}"));
         Self { node, before }
     }
 
     /// Waits until nothing is on the node that was not before.
     #[track_caller]
-    pub(crate) fn until_none(&self) {
+    pub fn until_none(&self) {
         eventually("nothing of the pods is left on the node", LONG, || {
             let now = traces(self.node)?;
             let left: Vec<_> = now.difference(&self.before).map(String::as_str).collect();

@@ -4,36 +4,36 @@ use super::OnNode;
 
 /// A process of a pod, or a shim.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Process {
+pub struct Process {
     /// On the node.
-    pub(crate) pid: u32,
+    pub pid: u32,
     /// Its parent there.
-    pub(crate) parent: u32,
+    pub parent: u32,
     /// The program's name.
-    pub(crate) program: String,
+    pub program: String,
     /// Memory: what is its own, and its part of what it shares. In kilobytes.
-    pub(crate) pss_kb: u64,
+    pub pss_kb: u64,
     /// The same without what is a file's, such as the program's text.
-    pub(crate) anonymous_kb: u64,
+    pub anonymous_kb: u64,
     /// Its cgroup, of the memory controller or of version 2.
-    pub(crate) cgroup: String,
+    pub cgroup: String,
 }
 
 impl Process {
     /// Whether it runs a guest of WebAssembly. WasmEdge's program is run by the loader that comes with it.
-    pub(crate) fn is_guest(&self) -> bool {
+    pub fn is_guest(&self) -> bool {
         self.program.starts_with("wasmlet-run-") || self.program.starts_with("ld-linux")
     }
 
     /// Whether it is a shim, of whatever runtime.
-    pub(crate) fn is_shim(&self) -> bool {
+    pub fn is_shim(&self) -> bool {
         self.program.starts_with("containerd-shim")
     }
 }
 
 /// All processes in the cgroups of pods, and all shims.
 #[track_caller]
-pub(crate) fn pod_processes(node: &OnNode) -> Vec<Process> {
+pub fn pod_processes(node: &OnNode) -> Vec<Process> {
     let text = node.sh(SCRIPT);
     text.lines()
         .map(|line| parse(line).unwrap_or_else(|| panic!("a line of another form: {line:?}")))

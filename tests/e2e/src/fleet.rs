@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::{Container, LONG, Namespace, Pod, PodSpec, SHORT, eventually};
 use serde_json::Value;
-use wasmlet_e2e::{Container, LONG, Namespace, Pod, PodSpec, SHORT, eventually};
 
 use crate::nodes::OnNode;
 
@@ -22,28 +22,28 @@ const LABEL: &str = "fleet=yes";
 const ALL_READY: Duration = Duration::from_secs(240);
 
 /// The pods.
-pub(crate) struct Fleet<'a> {
+pub struct Fleet<'a> {
     ns: &'a Namespace,
     node: &'a OnNode,
 }
 
 /// One of them, as the kubelet tells of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Seen {
+pub struct Seen {
     /// The container's id in containerd.
-    pub(crate) id: String,
+    pub id: String,
     /// How often the container was started again.
-    pub(crate) restarts: u64,
+    pub restarts: u64,
     is_ready: bool,
     address: String,
     /// How its container before this one ended; null for the first.
-    pub(crate) last: Value,
+    pub last: Value,
 }
 
 impl<'a> Fleet<'a> {
     /// Starts all and waits until they are ready.
     #[track_caller]
-    pub(crate) fn start(ns: &'a Namespace, node: &'a OnNode) -> Self {
+    pub fn start(ns: &'a Namespace, node: &'a OnNode) -> Self {
         let (ticks, serves) = (ns.cluster().guest("term"), ns.cluster().guest("serve"));
         for index in 0..PODS {
             let image = if index % SERVERS == 0 {
@@ -64,13 +64,13 @@ impl<'a> Fleet<'a> {
     }
 
     /// A pod that writes lines, for what is done to one of them.
-    pub(crate) fn victim(&self) -> Pod<'a> {
+    pub fn victim(&self) -> Pod<'a> {
         self.ns.pod(&name(1))
     }
 
     /// All, by name.
     #[track_caller]
-    pub(crate) fn seen(&self) -> BTreeMap<String, Seen> {
+    pub fn seen(&self) -> BTreeMap<String, Seen> {
         self.try_seen().unwrap_or_else(|error| panic!("{error}"))
     }
 
@@ -102,11 +102,7 @@ impl<'a> Fleet<'a> {
 
     /// Waits until something is true of each; gives them as they are then.
     #[track_caller]
-    pub(crate) fn until(
-        &self,
-        what: &str,
-        is_so: impl Fn(&str, &Seen) -> bool,
-    ) -> BTreeMap<String, Seen> {
+    pub fn until(&self, what: &str, is_so: impl Fn(&str, &Seen) -> bool) -> BTreeMap<String, Seen> {
         eventually(what, ALL_READY, || {
             let seen = self.try_seen()?;
             let other: BTreeMap<_, _> = seen
@@ -123,7 +119,7 @@ impl<'a> Fleet<'a> {
 
     /// Waits until each is ready in a container that it did not have before.
     #[track_caller]
-    pub(crate) fn until_all_restarted(&self, before: &BTreeMap<String, Seen>) {
+    pub fn until_all_restarted(&self, before: &BTreeMap<String, Seen>) {
         self.until("all are ready in new containers", |name, seen| {
             let old = &before[name];
             seen.is_ready && seen.id != old.id && seen.restarts > old.restarts
@@ -132,11 +128,7 @@ impl<'a> Fleet<'a> {
 
     /// Fails unless these run in the containers that they had, and nobody started them again.
     #[track_caller]
-    pub(crate) fn assert_untouched(
-        &self,
-        before: &BTreeMap<String, Seen>,
-        which: impl Fn(&str) -> bool,
-    ) {
+    pub fn assert_untouched(&self, before: &BTreeMap<String, Seen>, which: impl Fn(&str) -> bool) {
         let now = self.seen();
         for (name, old) in before.iter().filter(|(name, _)| which(name)) {
             assert_eq!(now.get(name), Some(old), "pod {name}");
@@ -145,7 +137,7 @@ impl<'a> Fleet<'a> {
 
     /// Fails unless the ones that write lines go on, and the servers answer. A server has then ended.
     #[track_caller]
-    pub(crate) fn assert_alive(&self) {
+    pub fn assert_alive(&self) {
         let before = self.ticks().unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(before.len(), PODS - PODS / SERVERS, "{before:?}");
         eventually("all go on to write lines", SHORT, || {
@@ -193,7 +185,7 @@ impl<'a> Fleet<'a> {
 
     /// Deletes all; none may stay.
     #[track_caller]
-    pub(crate) fn delete(self) {
+    pub fn delete(self) {
         let kubectl = self.ns.kubectl();
         kubectl.answer(&["delete", "pods", "--selector", LABEL, "--wait=false"]);
         eventually("all pods are gone", LONG, || {
