@@ -194,6 +194,12 @@ fn advice(facts: &HostFacts, place: Option<&Place>) -> Vec<String> {
                 not_loaded.join(", ")
             ));
         }
+        // Seen on 2.3.7: its transfer service pulls such an image and unpacks nothing of it, so that no container of it starts.
+        if facts.containerd.at_least(2, 3) && effective.local_image_pull == Some(false) {
+            advice.push(
+                "images whose platform is wasi/wasm or wasip1/wasm do not start here: build them for linux too, or set use_local_image_pull = true in [plugins.\"io.containerd.cri.v1.images\"] of containerd's configuration and restart it".to_owned(),
+            );
+        }
     }
     advice
 }

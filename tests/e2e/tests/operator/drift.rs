@@ -38,8 +38,8 @@ file=/etc/containerd/config.toml
 } >$file.provisioned
 chmod --reference=$file $file.provisioned
 mv $file.provisioned $file
-grep -rl 'io.containerd.wasm.v1' /etc/containerd --include='*.toml' | xargs -r rm -f
-! grep -rq 'io.containerd.wasm.v1' /etc/containerd
+grep -rl 'containerd-shim-wasm-v1' /etc/containerd --include='*.toml' | xargs -r rm -f
+! grep -rq 'containerd-shim-wasm-v1' /etc/containerd
 "#;
 
 #[track_caller]
@@ -76,7 +76,7 @@ fn rewritten(site: &Site<'_>) {
             "{node}: what they wrote is gone: {text}"
         );
         let dump = site.control.sh(node, "containerd config dump");
-        assert!(dump.contains("io.containerd.wasm.v1"), "{node}: {dump}");
+        assert!(dump.contains("containerd-shim-wasm-v1"), "{node}: {dump}");
         site.assert_runs(node, "wasm");
         let now = site.control.containerd(node);
         // The running containerd had the handlers all the time; whether a restart is due is the agent's to decide, but one is enough.

@@ -145,7 +145,7 @@ fn does_not_start(site: &Site<'_>) {
         r"mkdir -p /run/systemd/system/containerd.service.d
         cat >/run/systemd/system/containerd.service.d/e2e.conf <<'UNIT'
 [Service]
-ExecStartPre=/bin/sh -c '! grep -rqs io.containerd.wasm.v1 /etc/containerd --include=*.toml'
+ExecStartPre=/bin/sh -c '! grep -rqs containerd-shim-wasm-v1 /etc/containerd --include=*.toml'
 UNIT
         systemctl daemon-reload",
         "rm -r /run/systemd/system/containerd.service.d && systemctl daemon-reload",

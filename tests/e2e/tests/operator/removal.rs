@@ -65,7 +65,7 @@ fn in_use(site: &Site<'_>) {
     std::thread::sleep(QUIET);
     assert_eq!((id(&pod), pod.restarts("guest")), (before, 0));
     let dump = site.control.sh(names[1], "containerd config dump");
-    assert!(dump.contains("io.containerd.wasm.v1"), "{dump}");
+    assert!(dump.contains("containerd-shim-wasm-v1"), "{dump}");
     // No further pod gets there.
     assert_ne!(site.wasmlet.label(names[1]).as_deref(), Some("true"));
     pod.delete();
