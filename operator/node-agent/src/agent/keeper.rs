@@ -3,6 +3,8 @@
 //! Everything that it does is seen in a [`Report`], which it publishes whenever something has changed; who sends it on is not its affair.
 
 mod drift;
+#[cfg(test)]
+mod tests;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -218,6 +220,7 @@ impl<M: Machine> Keeper<M> {
                 self.state.applied = Some(target.clone());
                 if target.runtimes.is_empty() {
                     self.remove_made_folders();
+                    self.remove_rest().await;
                 }
                 self.in_order(Drift::InSync);
             }
@@ -237,11 +240,7 @@ impl<M: Machine> Keeper<M> {
             }
         }
         self.checks.forget();
-        let applied = outcome == Outcome::Applied;
         self.end_order(outcome);
-        if applied && target.runtimes.is_empty() {
-            self.collect();
-        }
         // The store, the containerd: what is reported is what is now.
         self.look().await.ok();
     }
@@ -386,6 +385,29 @@ impl<M: Machine> Keeper<M> {
         }
     }
 
+    /// Removes what nothing needs any more: old bundles, and where no runtime is left on the node also what they left.
+    pub async fn tidy(&self) {
+        let applied = self.state.applied.as_ref();
+        if applied.is_some_and(|applied| applied.runtimes.is_empty()) {
+            self.remove_rest().await;
+        } else {
+            self.collect();
+        }
+    }
+
+    /// After all runtimes were taken off the node: what they left. Before the order counts as carried out, so that an agent which is killed
+    /// here does it again. Bundles that a shim still holds stay, and so does what it runs with.
+    async fn remove_rest(&self) {
+        self.collect();
+        if collect::holds_bundles(&below(&self.root, Path::new(NODE_STORE))) {
+            tracing::info!(
+                "pods still run with wasmlet's programs; those, the cache and the records stay until they are gone"
+            );
+            return;
+        }
+        self.machine.remove_traces().await;
+    }
+
     /// Looks at the node, and reports what it is.
     async fn look(&mut self) -> Result<HostFacts, Why> {
         let facts = gather(&self.root, &self.machine, &self.choices)
@@ -419,7 +441,7 @@ impl<M: Machine> Keeper<M> {
     }
 
     /// Removes bundles that nothing needs any more.
-    pub fn collect(&self) {
+    fn collect(&self) {
         let Some(target) = &self.state.applied else {
             return;
         };

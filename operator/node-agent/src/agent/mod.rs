@@ -278,7 +278,7 @@ impl Agent {
         }
         if self.collected.elapsed() >= COLLECT {
             self.collected = Instant::now();
-            self.keeper.collect();
+            self.keeper.tidy().await;
         }
         Ok(())
     }
@@ -372,9 +372,6 @@ impl Agent {
             .checked_sub(COLLECT - SETTLED)
             .unwrap_or(self.collected);
         tidy::probes(&self.keeper).await;
-        if wanted.target.runtimes.is_empty() && state == AgentState::Applied {
-            tidy::uninstalled(&self.keeper).await;
-        }
         Ok(())
     }
 

@@ -143,7 +143,6 @@ pub async fn run(
         }
     }
     tidy::probes(&keeper).await;
-    tidy::uninstalled(&keeper).await;
     tidy::at_end(&keeper).await;
     Ok(())
 }

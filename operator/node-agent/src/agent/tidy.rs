@@ -1,7 +1,6 @@
-//! What is removed: leftovers of agents that were killed, and everything of ours where nothing is installed any more.
+//! What is removed beside orders: leftovers of agents that were killed, and the agent's own where nothing is installed any more.
 
 use std::path::Path;
-use std::time::Duration;
 
 use wasmlet_api::names::{NODE_ROOT, NODE_RUNTIMES, NODE_SETTINGS, NODE_STATE, NODE_STORE};
 
@@ -9,14 +8,8 @@ use super::keeper::Keeper;
 use crate::apply::state::Outcome;
 use crate::errors::Chain;
 use crate::host::Host;
-use crate::host::systemd::Command;
 use crate::host::task;
-
-/// Compiled modules, and what shims know of running containers: docs/architecture.md, "Where things are on a node".
-const CACHE: &str = "/var/lib/wasmlet/cache";
-const RUN: &str = "/run/wasmlet";
-/// For a program of the host that removes something.
-const REMOVE: Duration = Duration::from_secs(60);
+use crate::store::collect::holds_bundles;
 
 /// Transient units of an agent that was killed.
 pub async fn leftovers(host: &Host) {
@@ -51,23 +44,6 @@ pub async fn probes(keeper: &Keeper<Host>) {
     }
 }
 
-/// After all runtimes were taken off the node: what they left. Bundles that a shim still holds stay, and so does what it runs with.
-pub async fn uninstalled(keeper: &Keeper<Host>) {
-    if in_store(Path::new(NODE_STORE)) {
-        tracing::info!(
-            "pods still run with wasmlet's programs; those, the cache and the records stay until they are gone"
-        );
-        return;
-    }
-    if let Err(error) = std::fs::remove_dir_all(CACHE)
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
-        tracing::warn!(path = CACHE, %error, "the cache stays");
-    }
-    let records = ["-rf", "--one-file-system", RUN];
-    on_host(keeper.machine(), "/bin/rm", &records).await;
-}
-
 /// At the end of the agent, where nothing is installed: its memory, and folders that are empty now. The kubelet makes them anew for the next one.
 pub async fn at_end(keeper: &Keeper<Host>) {
     let state = keeper.state();
@@ -80,7 +56,7 @@ pub async fn at_end(keeper: &Keeper<Host>) {
         .last
         .as_ref()
         .is_some_and(|last| last.outcome != Some(Outcome::Applied));
-    if !nothing || open || in_store(Path::new(NODE_STORE)) {
+    if !nothing || open || holds_bundles(Path::new(NODE_STORE)) {
         return;
     }
     forget(keeper.machine()).await;
@@ -111,7 +87,7 @@ pub async fn forget(host: &Host) {
         NODE_STATE,
         "/var/lib/wasmlet",
     ];
-    on_host(host, "/bin/rmdir", &folders).await;
+    host.tidy("/bin/rmdir", &folders).await;
 }
 
 fn remove_file(path: &Path) {
@@ -119,24 +95,5 @@ fn remove_file(path: &Path) {
         && error.kind() != std::io::ErrorKind::NotFound
     {
         tracing::warn!(path = %path.display(), %error, "stays");
-    }
-}
-
-fn in_store(store: &Path) -> bool {
-    std::fs::read_dir(store).is_ok_and(|entries| {
-        entries
-            .flatten()
-            .any(|entry| crate::store::collect::bundle_name(&entry.file_name()).is_some())
-    })
-}
-
-async fn on_host(host: &Host, program: &str, arguments: &[&str]) {
-    let command = Command::new(Path::new(program), arguments, REMOVE);
-    let line = command.line();
-    match host.output(command).await {
-        Ok(_) => {}
-        // rmdir says so of folders that were never made.
-        Err(error) if error.to_string().contains("No such file") => {}
-        Err(error) => tracing::warn!(command = line, error = %Chain(&error), "not all was removed"),
     }
 }

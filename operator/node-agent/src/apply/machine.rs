@@ -41,6 +41,9 @@ pub trait Machine: Live + Sync {
         socket: &Path,
         probe: &Probe,
     ) -> impl Future<Output = Result<(), ProbeError>> + Send;
+
+    /// Removes what shims keep on the node beside their programs: compiled modules, records of containers. Nothing runs with them any more.
+    fn remove_traces(&self) -> impl Future<Output = ()> + Send;
 }
 
 /// Whether the API has the node Ready.
@@ -111,5 +114,9 @@ impl Machine for Host {
 
     async fn probe(&self, socket: &Path, probe: &Probe) -> Result<(), ProbeError> {
         probe.run(socket).await
+    }
+
+    async fn remove_traces(&self) {
+        Host::remove_traces(self).await;
     }
 }

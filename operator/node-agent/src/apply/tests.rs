@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use wasmlet_api::Digest;
+use wasmlet_api::names::NODE_STATE;
 use wasmlet_api::reasons::Reason;
 
 use super::machine::{Machine, NodeReady, Question};
+use super::state::State;
 use super::steps::{Killed, LEFT};
 use super::{Applier, For, Node, Now, Probing, Restarted, below};
 use crate::facts::{
@@ -23,6 +25,7 @@ use crate::plan::{
     Candidate, Change, Expectations, FileChange, LinkChange, Ownership, Plan, Restart,
 };
 
+pub(crate) const CACHE: &str = "/var/lib/wasmlet/cache";
 pub(crate) const CONFIG: &str = "/etc/containerd/config.toml";
 const LINK: &str = "/opt/wasmlet/runtimes/wasm";
 const SETTINGS: &str = "/etc/wasmlet/wasm.toml";
@@ -169,6 +172,13 @@ impl Machine for Fake {
         }
         Ok(())
     }
+
+    async fn remove_traces(&self) {
+        let state = State::read(&below(&self.root, Path::new(NODE_STATE))).unwrap();
+        let last = state.last.expect("an order");
+        assert_eq!(last.outcome, None, "killed now, nobody would remove them");
+        std::fs::remove_dir_all(below(&self.root, Path::new(CACHE))).unwrap();
+    }
 }
 
 pub(crate) struct Fixture {
@@ -182,6 +192,7 @@ impl Fixture {
     pub(crate) fn new(fault: Fault) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().to_owned();
+        std::fs::create_dir_all(below(&root, Path::new(CACHE))).unwrap();
         for (path, text) in [(CONFIG, RUNC), (DROPPED, "old")] {
             let path = below(&root, Path::new(path));
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();

@@ -19,6 +19,11 @@ use cri::Cri;
 use node::OwnNode;
 use systemd::{Command, Systemd};
 
+/// Compiled modules, and what shims know of running containers: docs/architecture.md, "Where things are on a node".
+const CACHE: &str = "/var/lib/wasmlet/cache";
+const RUN: &str = "/run/wasmlet";
+/// For a program of the host that removes something.
+const REMOVE: Duration = Duration::from_secs(60);
 /// For a program that only says something.
 const ASK: Duration = Duration::from_secs(30);
 
@@ -62,6 +67,31 @@ impl Host {
             )));
         }
         Ok(output.stdout)
+    }
+
+    /// Runs a program of the host that removes something; what cannot be removed stays and is logged.
+    pub(crate) async fn tidy(&self, program: &str, arguments: &[&str]) {
+        let command = Command::new(Path::new(program), arguments, REMOVE);
+        let line = command.line();
+        match self.output(command).await {
+            Ok(_) => {}
+            // rmdir says so of folders that were never made.
+            Err(error) if error.to_string().contains("No such file") => {}
+            Err(error) => {
+                tracing::warn!(command = line, error = %Chain(&error), "not all was removed");
+            }
+        }
+    }
+
+    /// Removes what shims keep on a node beside their programs.
+    pub(crate) async fn remove_traces(&self) {
+        if let Err(error) = std::fs::remove_dir_all(CACHE)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = CACHE, %error, "the cache stays");
+        }
+        self.tidy("/bin/rm", &["-rf", "--one-file-system", RUN])
+            .await;
     }
 
     /// Connects to systemd.

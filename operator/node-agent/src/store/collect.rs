@@ -110,6 +110,15 @@ pub fn bundle_name(name: &std::ffi::OsStr) -> Option<Digest> {
     format!("sha256:{}", name.to_str()?).parse().ok()
 }
 
+/// Whether a store has bundles.
+pub fn holds_bundles(store: &Path) -> bool {
+    std::fs::read_dir(store).is_ok_and(|entries| {
+        entries
+            .flatten()
+            .any(|entry| bundle_name(&entry.file_name()).is_some())
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
