@@ -93,10 +93,10 @@ impl ApplyError {
     pub fn reason(&self) -> Reason {
         match self {
             Self::Stale(_) => Reason::Drifted,
+            Self::NewShim(LiveError::NoSystemd(_))
+            | Self::Dump(LiveError::NoSystemd(_))
+            | Self::Restart(LiveError::NoSystemd(_)) => Reason::NoSystemd,
             Self::NewShim(_) => Reason::ShimFailed,
-            Self::Dump(LiveError::NoSystemd(_)) | Self::Restart(LiveError::NoSystemd(_)) => {
-                Reason::NoSystemd
-            }
             Self::Dump(_) | Self::Effective(_) | Self::Preflight(_) => Reason::PreflightFailed,
             Self::Write(_) | Self::Journal(_) => Reason::WriteFailed,
             Self::Restart(_) | Self::Verify(VerifyError::NotBack { .. }) => Reason::RestartFailed,
