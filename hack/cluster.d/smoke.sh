@@ -151,6 +151,13 @@ main() {
     within 40 "figures of kubectl top" kubectl top pod "on-$node"
     ok "kubectl top has figures"
 
+    cluster control stop kube-apiserver
+    ! kubectl get nodes >/dev/null 2>&1 || die "kube-apiserver answers after it was stopped"
+    # It answers when this returns.
+    cluster control start kube-apiserver
+    kubectl get nodes >/dev/null
+    ok "kube-apiserver was away and is back"
+
     trap - EXIT
     cluster down
     [ -z "$(traces)" ] || die "down left: $(traces)"
