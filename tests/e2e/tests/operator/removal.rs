@@ -89,15 +89,10 @@ fn forced(site: &Site<'_>) {
     assert_eq!(pod.restarts("guest"), 0);
     pod.delete();
     // What it ran on is removed when it has ended.
-    eventually("no bundle is left", CHANGE, || {
-        let left: Vec<_> = site
-            .names()
-            .into_iter()
-            .flat_map(|name| site.differences_of(name))
-            .collect();
-        let left: Vec<_> = left
-            .into_iter()
-            .filter(|line| line.contains("/opt/wasmlet/store/"))
+    eventually("nothing is left", CHANGE, || {
+        let names = site.names().into_iter();
+        let left: Vec<_> = names
+            .flat_map(|name| site.left_beside_agent(name))
             .collect();
         left.is_empty().then_some(()).ok_or(left.join("\n"))
     });
