@@ -8,6 +8,7 @@ use std::time::Duration;
 use containerd_shim_protos::ttrpc::asynchronous::{Server, transport::Listener};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::cgroup::settle_ahead;
 use crate::engine;
 use crate::events::Outbox;
 use crate::log::Verbosity;
@@ -41,6 +42,8 @@ pub struct Serving {
     pub verbosity: Verbosity,
     /// containerd's `oom_score_adj`, where it could be read.
     pub oom_score_of_containerd: Option<i32>,
+    /// The process is being moved into the cgroup that the node's options name.
+    pub is_moved: bool,
 }
 
 /// Why the process cannot serve.
@@ -70,6 +73,10 @@ pub enum ServeError {
 pub fn serve(serving: Serving) -> Result<(), ServeError> {
     // One thread serves everything; what blocks runs on threads that end soon after.
     wasmlet_sys::limit_heap_arenas(1);
+    if !serving.is_moved {
+        // It ends by itself, long before the runtime does.
+        drop(settle_ahead());
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(16)

@@ -3,6 +3,7 @@
 //! Limits are written by libcontainer (in the runner) and by runc. The shim remembers where the
 //! container's cgroup is from `/proc/PID/cgroup` while its init lives, and reads from there.
 
+mod ahead;
 mod oom;
 mod usage_v1;
 mod usage_v2;
@@ -15,6 +16,7 @@ use std::path::{Path, PathBuf};
 use containerd_shim_protos::protobuf::{self, well_known_types::any::Any};
 
 use crate::events::pack;
+pub use ahead::settle_ahead;
 pub use oom::OomWatch;
 
 /// Where the cgroup file systems are mounted on every distribution that containerd supports.
@@ -106,6 +108,12 @@ impl Cgroup {
         }
     }
 
+    /// A folder that lists the cgroup's processes.
+    fn any_folder(&self) -> Option<&Path> {
+        let any = ["pids", "memory", "cpu", "devices"];
+        any.iter().find_map(|name| self.controller(name))
+    }
+
     /// A scope, which is systemd's to remove (systemd.scope(5)).
     pub fn is_scope(&self) -> bool {
         let folder = match self {
@@ -120,8 +128,7 @@ impl Cgroup {
     /// # Errors
     /// When the list cannot be read.
     pub fn processes(&self) -> Result<Vec<u32>, CgroupError> {
-        let any = ["pids", "memory", "cpu", "devices"];
-        let Some(folder) = any.iter().find_map(|name| self.controller(name)) else {
+        let Some(folder) = self.any_folder() else {
             return Ok(Vec::new());
         };
         let text = read(folder.join("cgroup.procs"))?;

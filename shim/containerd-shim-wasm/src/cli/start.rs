@@ -118,6 +118,7 @@ pub(super) fn run(flags: &Flags) -> Result<(), StartError> {
                 bundle,
                 verbosity: params.verbosity,
                 oom_score_of_containerd: oom_score,
+                is_moved: shim_cgroup.is_some(),
             };
             Ok(serve::serve(serving)?)
         }
