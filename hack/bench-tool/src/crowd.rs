@@ -33,7 +33,7 @@ pub(crate) async fn run(
     });
     let mut figures = Figures::new("ms", names);
     for slice in 0..plan.slices {
-        for (hello, idle) in in_turn(guests, slice) {
+        for (hello, idling) in in_turn(guests, slice) {
             let runtime = hello.runtime.name();
             eprintln!(
                 "wasmlet-bench: crowd: {runtime}, slice {} of {}",
@@ -43,10 +43,18 @@ pub(crate) async fn run(
             let prefix = format!("crowd-{runtime}-{slice}");
             // A round that does not count compiles the module and warms the page cache.
             life::whole(node, &hello, &format!("{prefix}-warm"), Output::Hello).await?;
-            starts(node, &hello, &prefix, slice, 0, plan, &mut figures).await?;
-            let crowd = Crowd::start(node, &idle, &format!("{prefix}-idle"), plan.crowd).await?;
-            starts(node, &hello, &prefix, slice, plan.crowd, plan, &mut figures).await?;
-            crowd.stop(node).await?;
+            for count in in_turn(&[0, plan.crowd], slice) {
+                let idle = format!("{prefix}-idle{count}");
+                let crowd = Crowd::start(node, &idling, &idle, count).await?;
+                for round in 0..plan.rounds {
+                    tokio::time::sleep(plan.pause).await;
+                    let id = format!("{prefix}-at{count}-{round}");
+                    let took = life::whole(node, &hello, &id, Output::Hello).await?;
+                    let round = slice * plan.rounds + round;
+                    figures.add(&beside(runtime, count), round, took);
+                }
+                crowd.stop(node).await?;
+            }
         }
     }
     let title = format!(
@@ -59,25 +67,6 @@ pub(crate) async fn run(
         let name = hello.runtime.name();
         let ratio = figures.ratio(&beside(name, plan.crowd), &beside(name, 0));
         print_ratio(&format!("start.at{}.{name}", plan.crowd), ratio);
-    }
-    Ok(())
-}
-
-async fn starts(
-    node: &Node,
-    hello: &Guest,
-    prefix: &str,
-    slice: usize,
-    crowd: usize,
-    plan: Plan,
-    figures: &mut Figures,
-) -> Result<(), Error> {
-    for round in 0..plan.rounds {
-        tokio::time::sleep(plan.pause).await;
-        let id = format!("{prefix}-at{crowd}-{round}");
-        let took = life::whole(node, hello, &id, Output::Hello).await?;
-        let name = beside(hello.runtime.name(), crowd);
-        figures.add(&name, slice * plan.rounds + round, took);
     }
     Ok(())
 }

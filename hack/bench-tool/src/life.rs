@@ -100,14 +100,15 @@ pub(crate) fn milliseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
 }
 
-/// Whom to measure in which order: another one goes first in every round, and every second round goes
+/// Whom to measure in which order: another one goes first in every round, and once each has been first, all go
 /// backwards, so that nobody always follows the same one.
 pub(crate) fn in_turn<T: Clone>(subjects: &[T], round: usize) -> Vec<T> {
     let mut order = subjects.to_vec();
-    if !order.is_empty() {
-        order.rotate_left(round % subjects.len());
-    }
-    if round % 2 == 1 {
+    let Some(turn) = round.checked_div(subjects.len()) else {
+        return order;
+    };
+    order.rotate_left(round % subjects.len());
+    if turn % 2 == 1 {
         order.reverse();
     }
     order
@@ -157,21 +158,39 @@ mod tests {
     use super::*;
 
     #[test]
-    fn everybody_comes_in_every_round_and_nobody_is_always_first() {
-        let mut firsts = Vec::new();
-        for round in 0..6 {
-            let order = in_turn(&["a", "b", "c"], round);
-            let mut sorted = order.clone();
-            sorted.sort_unstable();
-            assert_eq!(sorted, ["a", "b", "c"], "round {round}");
-            firsts.push(order[0]);
+    fn everybody_comes_in_every_round_and_is_first_as_often_as_the_others() {
+        for subjects in [&["a", "b"][..], &["a", "b", "c"]] {
+            let mut orders = Vec::new();
+            for round in 0..2 * subjects.len() {
+                let order = in_turn(subjects, round);
+                let mut sorted = order.clone();
+                sorted.sort_unstable();
+                assert_eq!(sorted, subjects, "round {round}");
+                orders.push(order);
+            }
+            for name in subjects {
+                let first = orders.iter().filter(|order| order[0] == *name).count();
+                assert_eq!(first, 2, "{name} in {orders:?}");
+                let last = |order: &&Vec<&str>| order.last() == Some(name);
+                assert_eq!(
+                    orders.iter().filter(last).count(),
+                    2,
+                    "{name} in {orders:?}"
+                );
+            }
         }
-        for name in ["a", "b", "c"] {
-            let count = firsts.iter().filter(|first| **first == name).count();
-            assert_eq!(count, 2, "{name} of {firsts:?}");
-        }
-        // Both of two follow each other alike.
-        assert_eq!(in_turn(&["a", "b"], 0), ["a", "b"]);
         assert_eq!(in_turn::<u8>(&[], 3), [0u8; 0]);
+    }
+
+    #[test]
+    fn nobody_always_follows_the_same_one() {
+        let before_c: std::collections::BTreeSet<&str> = (0..6)
+            .filter_map(|round| {
+                let order = in_turn(&["a", "b", "c"], round);
+                let at = order.iter().position(|name| *name == "c")?;
+                Some(order[at.checked_sub(1)?])
+            })
+            .collect();
+        assert_eq!(before_c.len(), 2, "{before_c:?}");
     }
 }

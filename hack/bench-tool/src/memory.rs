@@ -12,7 +12,7 @@ use crate::cgroup;
 use crate::client::{Guest, Node, Runtime};
 use crate::error::{Error, file};
 use crate::figures::{Figures, print_ratio, write_plot};
-use crate::life::{Crowd, in_turn};
+use crate::life::{Crowd, in_turn, milliseconds};
 use crate::plot;
 use crate::proc::{Table, available_kb, cpu_time, pss_kb};
 
@@ -28,12 +28,20 @@ pub(crate) struct Plan {
     pub(crate) idle: Duration,
 }
 
+/// Until the kernel has removed what belonged to containers that ended.
+const SETTLE: Duration = Duration::from_secs(5);
+
+/// After the name of what is charged to a cgroup: the kernel's part of it.
+const KERNEL: &str = " kernel";
+
 /// What is kept of every look at some containers.
 struct Seen {
     /// Proportional set size of one container, in MB.
     pss: Figures,
-    /// Charged to the cgroup of one container, in MB.
+    /// Charged to the cgroup of one container, in MB, and of that the kernel's own.
     charged: Figures,
+    /// Time on a processor of each process of the crowd while it idled, in ms.
+    idle: Figures,
     /// Every process.
     raw: String,
 }
@@ -57,10 +65,10 @@ pub(crate) async fn run(
     });
     let mut seen = Seen {
         pss: Figures::new("MB", names),
-        charged: Figures::new("MB", guests.iter().map(|guest| guest.runtime.name())),
+        charged: Figures::new("MB", [""; 0]),
+        idle: Figures::new("ms", [""; 0]),
         raw: "runtime,containers,round,pid,name,pss_kb\n".into(),
     };
-    let most = plan.counts.iter().max().copied().unwrap_or(0);
     for round in 0..plan.rounds {
         for &count in &plan.counts {
             for guest in in_turn(guests, round) {
@@ -69,9 +77,6 @@ pub(crate) async fn run(
                 let prefix = format!("idle-{name}-{count}-{round}");
                 let crowd = Crowd::start(node, &guest, &prefix, count).await?;
                 seen.look(&crowd, name, round)?;
-                if count == most {
-                    seen.charge(&crowd, name, round)?;
-                }
                 crowd.stop(node).await?;
             }
         }
@@ -96,28 +101,35 @@ async fn crowd(
 ) -> Result<Vec<String>, Error> {
     let (name, count) = (guest.runtime.name(), plan.crowd);
     eprintln!("wasmlet-bench: memory: {count} containers of {name}, and what they do");
+    // What the containers before took is given back a little later.
+    tokio::time::sleep(plan.idle.min(SETTLE)).await;
     let before = available_kb()?;
     let crowd = Crowd::start(node, guest, &format!("crowd-{name}"), count).await?;
     let Together { pss, kernel } = seen.look(&crowd, name, 0)?;
-    let lost = (before as f64 - available_kb()? as f64) / 1024.0;
 
-    let processes = processes(&Table::read()?, &crowd)?;
-    let worked = || {
-        let times = processes.iter().map(|&pid| cpu_time(pid));
-        times.sum::<Result<Duration, Error>>()
-    };
-    let began = worked()?;
+    let table = Table::read()?;
+    let mut worked = Vec::new();
+    for pid in processes(&table, &crowd)? {
+        worked.push((pid, cpu_time(pid)?));
+    }
     tokio::time::sleep(plan.idle).await;
-    let idle_cpu = worked()?.saturating_sub(began).as_secs_f64();
+    let mut idle_cpu = Duration::ZERO;
+    for &(pid, before) in &worked {
+        let took = cpu_time(pid)?.saturating_sub(before);
+        idle_cpu += took;
+        seen.idle.add(table.name(pid), 0, milliseconds(took));
+    }
+    let idle_cpu = idle_cpu.as_secs_f64();
+    let lost = (before as f64 - available_kb()? as f64) / 1024.0;
     crowd.stop(node).await?;
     let seconds = plan.idle.as_secs_f64();
     eprintln!(
-        "wasmlet-bench: memory: {} processes of {count} containers of {name} worked {idle_cpu:.4} s in {seconds} s",
-        processes.len()
+        "wasmlet-bench: memory: {} processes of {count} containers of {name} worked {idle_cpu:.4} s in {seconds} s; \
+         the machine has {lost:.0} MB less available, whatever else runs included",
+        worked.len()
     );
     Ok(vec![
         format!("mb.{count}_instances.{name} {:.2}", pss + kernel),
-        format!("node_mb.{count}_instances.{name} {lost:.2}"),
         format!("idle_cpu.{name} {idle_cpu:.4}"),
     ])
 }
@@ -131,11 +143,19 @@ fn report(guests: &[Guest], plan: &Plan, seen: &Seen, out: &Path) -> Result<(), 
     );
     seen.pss.publish(out, "memory", &title)?;
     println!("every process: {}", raw.display());
-    seen.charged.publish(
-        out,
-        "memory-cgroup",
-        "charged to the cgroup of one idle container",
-    )?;
+    let title = "charged to the cgroup of one idle container";
+    seen.charged.publish(out, "memory-cgroup", title)?;
+    let all = |name: &str| !name.ends_with(KERNEL);
+    seen.charged.draw(out, "memory-cgroup", title, all)?;
+    if plan.crowd > 0 {
+        let title = format!(
+            "processor time of each process of {} idle containers in {} s",
+            plan.crowd,
+            plan.idle.as_secs_f64()
+        );
+        seen.idle.publish(out, "memory-idle", &title)?;
+        seen.idle.draw(out, "memory-idle", &title, |_| true)?;
+    }
 
     let counts: BTreeSet<usize> = plan.counts.iter().copied().chain([plan.crowd]).collect();
     let runtimes = || guests.iter().map(|guest| guest.runtime);
@@ -168,16 +188,18 @@ fn report(guests: &[Guest], plan: &Plan, seen: &Seen, out: &Path) -> Result<(), 
             print_ratio(&format!("pss{count}.{}_vs_runc", runtime.name()), ratio);
         }
     }
+    let most = plan.counts.iter().max().copied().unwrap_or(0);
     for runtime in runtimes() {
-        if let Some(charged) = seen.charged.median(runtime.name()) {
-            println!("cgroup_mb.hello.{} {charged:.3}", runtime.name());
+        let name = runtime.name();
+        if let Some(charged) = seen.charged.median(&each_of(name, most)) {
+            println!("cgroup_mb.hello.{name} {charged:.3}");
         }
     }
     Ok(())
 }
 
 impl Seen {
-    /// Notes the memory of every process.
+    /// Notes the memory of every process and of every container's cgroup.
     fn look(&mut self, crowd: &Crowd, runtime: &str, round: usize) -> Result<Together, Error> {
         let table = Table::read()?;
         let count = crowd.inits().count();
@@ -195,20 +217,19 @@ impl Seen {
         let pss = f64::from(total_kb) / 1024.0;
         self.pss
             .add(&each_of(runtime, count), round, pss / count as f64);
-        let mut kernel = 0.0;
+        let mut kernel_mb = 0.0;
         for (_, init) in crowd.inits() {
-            kernel += megabytes(cgroup::charged(init)?.kernel);
+            let charged = cgroup::charged(init)?;
+            let (all, kernel) = (megabytes(charged.all), megabytes(charged.kernel));
+            let name = each_of(runtime, count);
+            self.charged.add(&name, round, all);
+            self.charged.add(&format!("{name}{KERNEL}"), round, kernel);
+            kernel_mb += kernel;
         }
-        Ok(Together { pss, kernel })
-    }
-
-    /// Notes what is charged to every container's cgroup.
-    fn charge(&mut self, crowd: &Crowd, runtime: &str, round: usize) -> Result<(), Error> {
-        for (_, init) in crowd.inits() {
-            let charged = cgroup::charged(init)?.all;
-            self.charged.add(runtime, round, megabytes(charged));
-        }
-        Ok(())
+        Ok(Together {
+            pss,
+            kernel: kernel_mb,
+        })
     }
 }
 
