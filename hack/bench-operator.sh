@@ -12,7 +12,7 @@ bench_operator() {
     local profile=$1 count
     shift
     "$root/hack/setup" kubernetes | { grep -v 'nothing to do' || true; }
-    "$root/hack/build" "${build_options[@]}" wasmlet-operator
+    [ -n "$no_build" ] || "$root/hack/build" "${build_options[@]}" wasmlet-operator
     step "building the operator's measuring program" "$logs/bench-operator-build.log" build_measuring "$profile"
     mkdir -p "$target/bench"
     trap 'cluster_of_bench down' EXIT

@@ -2,9 +2,11 @@
 # A containerd of one's own: root, state, socket and log in one folder, nothing shared with one that
 # the machine may run. Sourced after lib.sh.
 
-# start_containerd VERSION FOLDER: returns when it answers. Sets $containerd_pid and $snapshotter.
+# start_containerd VERSION FOLDER [LAUNCHER…]: returns when it answers. Sets $containerd_pid and $snapshotter.
+# A launcher is a command that becomes the one behind it.
 start_containerd() {
     local version=$1 folder=$2 bin schema=3 deadline
+    shift 2
     bin=$(containerd_bin "$version")
     case $version in 1.*) schema=2 ;; esac
     # Everything containerd would otherwise put at a fixed place outside the folder is moved or off.
@@ -25,7 +27,7 @@ CONF
     # programs under test. A session of its own: Ctrl-C is for the script, which still needs
     # containerd to clean up.
     setsid env -i PATH="$target/dist/bin:$bin:/usr/sbin:/usr/bin:/sbin:/bin" HOME="${HOME:-/root}" \
-        "$bin/containerd" --config "$folder/containerd.toml" --root "$folder/root" \
+        "$@" "$bin/containerd" --config "$folder/containerd.toml" --root "$folder/root" \
         --state "$folder/state" --address "$folder/containerd.sock" \
         >"$folder/containerd.log" 2>&1 </dev/null 9>&- &
     containerd_pid=$!

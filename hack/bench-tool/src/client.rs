@@ -13,7 +13,9 @@ use containerd_client::services::v1::{
     Container, CreateContainerRequest, CreateTaskRequest, DeleteContainerRequest,
     DeleteTaskRequest, KillRequest, StartRequest, WaitRequest,
 };
+use containerd_client::types::Mount;
 use nix::sys::stat::Mode;
+use prost::Message;
 use prost_types::Any;
 use serde_json::Value;
 use tokio::io::AsyncReadExt;
@@ -27,51 +29,125 @@ use crate::error::{Error, file};
 use crate::spec;
 
 const NAMESPACE: &str = "bench";
+const OPTIONS_TYPE: &str = "runtimeoptions.v1.Options";
 const SPEC_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/Spec";
 /// No step of a container's life takes this long; something hangs.
 const DEADLINE: Duration = Duration::from_secs(60);
+/// Nor does creating a task, in which a module is compiled: the shim ends that after 300 s.
+const CREATE_DEADLINE: Duration = Duration::from_secs(330);
+
+/// Which engine our shim is to take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, clap::ValueEnum)]
+pub(crate) enum Engine {
+    /// Whichever the shim picks by itself.
+    Auto,
+    Wasmtime,
+    Wasmer,
+    Wasmedge,
+}
 
 /// Which shim runs a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Runtime {
-    Ours,
+    Ours(Engine),
     Runc,
 }
 
 impl Runtime {
+    /// Its name in the figures: our shim's is the engine's, where one was asked for.
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Self::Ours => "ours",
+            Self::Ours(Engine::Auto) => "ours",
+            Self::Ours(Engine::Wasmtime) => "wasmtime",
+            Self::Ours(Engine::Wasmer) => "wasmer",
+            Self::Ours(Engine::Wasmedge) => "wasmedge",
             Self::Runc => "runc",
         }
     }
 
     fn containerd_type(self) -> &'static str {
         match self {
-            Self::Ours => "io.containerd.wasm.v1",
+            Self::Ours(_) => "io.containerd.wasm.v1",
             Self::Runc => "io.containerd.runc.v2",
         }
     }
 
+    /// Where the program is in its image.
     fn program(self) -> &'static str {
         match self {
-            Self::Ours => "/guest.wasm",
+            Self::Ours(_) => "/guest.wasm",
             Self::Runc => "/guest",
         }
     }
 }
 
-/// A containerd with the images in it.
+/// A program in an image that containerd has, and who is to run it.
+#[derive(Debug, Clone)]
+pub(crate) struct Guest {
+    pub(crate) runtime: Runtime,
+    /// Snapshot under its containers.
+    parent: String,
+    /// Options of the shim.
+    options: Option<Any>,
+}
+
+impl Guest {
+    /// What its containers are created from.
+    pub(crate) fn spec(&self, id: &str) -> Value {
+        let mut spec = spec::config(self.runtime.program(), id);
+        match self.runtime {
+            Runtime::Ours(Engine::Auto) | Runtime::Runc => {}
+            Runtime::Ours(_) => {
+                spec["annotations"]["wasmlet.dev/engine"] = self.runtime.name().into();
+            }
+        }
+        spec
+    }
+
+    /// The same guest for a shim with the settings of a file.
+    pub(crate) fn with_settings(&self, path: &Path) -> Self {
+        let message = RuntimeOptions {
+            type_url: String::new(),
+            config_path: path.to_string_lossy().into_owned(),
+        };
+        let options = Any {
+            type_url: OPTIONS_TYPE.into(),
+            value: message.encode_to_vec(),
+        };
+        Self {
+            options: Some(options),
+            ..self.clone()
+        }
+    }
+}
+
+/// `runtimeoptions.v1.Options`, the part that every containerd passes on.
+#[derive(Clone, PartialEq, prost::Message)]
+struct RuntimeOptions {
+    #[prost(string, tag = "1")]
+    type_url: String,
+    #[prost(string, tag = "2")]
+    config_path: String,
+}
+
+/// A containerd that images are put into.
 pub(crate) struct Node {
     client: Client,
     address: PathBuf,
     ctr: PathBuf,
     snapshotter: String,
-    /// Engine for our containers, where it is not left to `auto`.
-    engine: Option<String>,
-    /// Snapshot under each runtime's containers.
-    parents: HashMap<Runtime, String>,
+    /// Images by their names, with the snapshot of each.
+    images: HashMap<String, String>,
     temp: tempfile::TempDir,
+}
+
+/// A container without a task.
+pub(crate) struct Prepared {
+    rootfs: Vec<Mount>,
+    stdout_path: String,
+    stdout: pipe::Receiver,
+    stderr_path: String,
+    stderr: pipe::Receiver,
 }
 
 /// A container whose task was created.
@@ -98,7 +174,6 @@ impl Node {
         address: &Path,
         ctr: &Path,
         snapshotter: &str,
-        engine: Option<&str>,
     ) -> Result<Self, Error> {
         let client = Client::from_path(address)
             .await
@@ -111,30 +186,45 @@ impl Node {
             address: address.into(),
             ctr: ctr.into(),
             snapshotter: snapshotter.into(),
-            engine: engine.map(str::to_owned),
-            parents: HashMap::new(),
+            images: HashMap::new(),
             temp: tempfile::tempdir().map_err(file("a temporary folder"))?,
         })
     }
 
-    /// Name of a runtime in the figures: our shim's is the engine's, where one was asked for.
-    pub(crate) fn label(&self, runtime: Runtime) -> &str {
-        match (runtime, &self.engine) {
-            (Runtime::Ours, Some(engine)) => engine,
-            _ => runtime.name(),
-        }
+    /// A folder of this run, for whatever a measurement keeps until its end.
+    pub(crate) fn temp(&self) -> &Path {
+        self.temp.path()
     }
 
-    /// Builds an image of one program and has containerd take it in.
-    pub(crate) fn add_image(&mut self, runtime: Runtime, program: &Path) -> Result<(), Error> {
-        let name = format!("docker.io/library/bench-{}:latest", runtime.name());
+    /// Has containerd take in an image of one program, where it has not yet.
+    pub(crate) fn guest(&mut self, runtime: Runtime, program: &Path) -> Result<Guest, Error> {
+        let kind = runtime.program().trim_start_matches('/');
+        let stem = program.file_stem().unwrap_or_default().to_string_lossy();
+        let name = format!("docker.io/library/bench-{stem}-{kind}:latest");
+        let parent = match self.images.get(&name) {
+            Some(parent) => parent.clone(),
+            None => {
+                let parent = self.import(&name, runtime.program(), program)?;
+                self.images.insert(name, parent.clone());
+                parent
+            }
+        };
+        Ok(Guest {
+            runtime,
+            parent,
+            options: None,
+        })
+    }
+
+    /// Builds an image of one program and has containerd take it in; gives its snapshot.
+    fn import(&self, name: &str, place: &str, program: &Path) -> Result<String, Error> {
         let content = std::fs::read(program).map_err(file(program))?;
-        let layer = Layer::new().file(runtime.program().trim_start_matches('/'), 0o755, content);
-        let image = Image::new().entrypoint([runtime.program()]).layer(layer);
-        let tar = self.temp.path().join(runtime.name()).with_extension("tar");
-        let built = Archive::new().image(&name, image).write(&tar)?;
+        let layer = Layer::new().file(place.trim_start_matches('/'), 0o755, content);
+        let image = Image::new().entrypoint([place]).layer(layer);
+        let tar = self.temp.path().join("image.tar");
+        let built = Archive::new().image(name, image).write(&tar)?;
         let chain = built.into_iter().find_map(|manifest| manifest.chain_id);
-        let chain = chain.ok_or_else(|| Error::NoLayers { name: name.clone() })?;
+        let chain = chain.ok_or_else(|| Error::NoLayers { name: name.into() })?;
 
         let mut command = Command::new(&self.ctr);
         command
@@ -147,40 +237,30 @@ impl Node {
         let output = command.output().map_err(file(&self.ctr))?;
         if !output.status.success() {
             let output = String::from_utf8_lossy(&output.stderr).into_owned();
+            let name = name.into();
             return Err(Error::Import { name, output });
         }
-        self.parents.insert(runtime, chain);
-        Ok(())
-    }
-
-    /// What its containers are created from.
-    pub(crate) fn spec(&self, runtime: Runtime, id: &str) -> Value {
-        let mut spec = spec::config(runtime.program(), id);
-        if let (Runtime::Ours, Some(engine)) = (runtime, &self.engine) {
-            spec["annotations"]["wasmlet.dev/engine"] = engine.as_str().into();
-        }
-        spec
+        Ok(chain)
     }
 
     /// A container that idles or ends by itself.
-    pub(crate) async fn create(&self, runtime: Runtime, id: &str) -> Result<Created, Error> {
-        self.create_with(runtime, id, &self.spec(runtime, id)).await
+    pub(crate) async fn create(&self, guest: &Guest, id: &str) -> Result<Created, Error> {
+        self.create_with(guest, id, &guest.spec(id)).await
     }
 
-    /// Snapshot, container and task; waits for its end in the background, as every client does.
-    pub(crate) async fn create_with(
-        &self,
-        runtime: Runtime,
-        id: &str,
-        spec: &Value,
-    ) -> Result<Created, Error> {
+    /// Pipes, snapshot and container, without a task.
+    pub(crate) async fn prepare(&self, guest: &Guest, id: &str) -> Result<Prepared, Error> {
+        self.prepare_with(guest, id, &guest.spec(id)).await
+    }
+
+    async fn prepare_with(&self, guest: &Guest, id: &str, spec: &Value) -> Result<Prepared, Error> {
         let (stdout_path, stdout) = self.pipe(id, "stdout")?;
         let (stderr_path, stderr) = self.pipe(id, "stderr")?;
 
         let prepare = PrepareSnapshotRequest {
             snapshotter: self.snapshotter.clone(),
             key: id.into(),
-            parent: self.parents[&runtime].clone(),
+            parent: guest.parent.clone(),
             // Nothing refers to it until the container does, and the garbage collector never sleeps.
             labels: HashMap::from([("containerd.io/gc.root".into(), "bench".into())]),
         };
@@ -194,8 +274,8 @@ impl Node {
         let container = Container {
             id: id.into(),
             runtime: Some(ContainerRuntime {
-                name: runtime.containerd_type().into(),
-                options: None,
+                name: guest.runtime.containerd_type().into(),
+                options: guest.options.clone(),
             }),
             spec: Some(Any {
                 type_url: SPEC_TYPE.into(),
@@ -214,15 +294,32 @@ impl Node {
             self.client.containers().create(request(create)),
         )
         .await?;
+        Ok(Prepared {
+            rootfs: mounts.into_inner().mounts,
+            stdout_path,
+            stdout,
+            stderr_path,
+            stderr,
+        })
+    }
 
+    /// Snapshot, container and task; waits for its end in the background, as every client does.
+    pub(crate) async fn create_with(
+        &self,
+        guest: &Guest,
+        id: &str,
+        spec: &Value,
+    ) -> Result<Created, Error> {
+        let prepared = self.prepare_with(guest, id, spec).await?;
         let create = CreateTaskRequest {
             container_id: id.into(),
-            rootfs: mounts.into_inner().mounts,
-            stdout: stdout_path,
-            stderr: stderr_path,
+            rootfs: prepared.rootfs,
+            stdout: prepared.stdout_path,
+            stderr: prepared.stderr_path,
             ..CreateTaskRequest::default()
         };
-        let task = call(
+        let task = call_within(
+            CREATE_DEADLINE,
             "Create task",
             id,
             self.client.tasks().create(request(create)),
@@ -241,8 +338,8 @@ impl Node {
         Ok(Created {
             id: id.into(),
             pid: task.into_inner().pid,
-            stdout,
-            stderr,
+            stdout: prepared.stdout,
+            stderr: prepared.stderr,
             wait,
         })
     }
@@ -277,6 +374,11 @@ impl Node {
             container_id: id.into(),
         };
         call("Delete task", id, self.client.tasks().delete(request(task))).await?;
+        self.discard(id).await
+    }
+
+    /// Container and snapshot of one that has no task.
+    pub(crate) async fn discard(&self, id: &str) -> Result<(), Error> {
         let container = DeleteContainerRequest { id: id.into() };
         call(
             "Delete container",
@@ -335,7 +437,7 @@ impl Created {
             }
             Ok(())
         };
-        within(&self.id, "its first output", read)
+        within(DEADLINE, &self.id, "its first output", read)
             .await?
             .map_err(file("the container's stdout"))?;
         let got = String::from_utf8_lossy(&text).into_owned();
@@ -361,7 +463,7 @@ impl Created {
 
     /// Waits for the end; gives the exit code and the time containerd told it.
     pub(crate) async fn ended(&mut self) -> Result<(u32, Instant), Error> {
-        let joined = within(&self.id, "its end", &mut self.wait).await?;
+        let joined = within(DEADLINE, &self.id, "its end", &mut self.wait).await?;
         // The task neither panics nor is aborted.
         let result = joined.unwrap_or_else(|error| Err(Status::internal(error.to_string())));
         let (reply, at) = result.map_err(|source| Error::Call {
@@ -395,7 +497,16 @@ async fn call<T>(
     id: &str,
     future: impl Future<Output = Result<T, Status>>,
 ) -> Result<T, Error> {
-    within(id, call, future)
+    call_within(DEADLINE, call, id, future).await
+}
+
+async fn call_within<T>(
+    deadline: Duration,
+    call: &'static str,
+    id: &str,
+    future: impl Future<Output = Result<T, Status>>,
+) -> Result<T, Error> {
+    within(deadline, id, call, future)
         .await?
         .map_err(|source| Error::Call {
             call,
@@ -404,12 +515,17 @@ async fn call<T>(
         })
 }
 
-async fn within<F: Future>(id: &str, what: &'static str, future: F) -> Result<F::Output, Error> {
-    tokio::time::timeout(DEADLINE, future)
+async fn within<F: Future>(
+    deadline: Duration,
+    id: &str,
+    what: &'static str,
+    future: F,
+) -> Result<F::Output, Error> {
+    tokio::time::timeout(deadline, future)
         .await
         .map_err(|_| Error::Late {
             id: id.into(),
             what,
-            seconds: DEADLINE.as_secs(),
+            seconds: deadline.as_secs(),
         })
 }

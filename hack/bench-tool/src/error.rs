@@ -72,6 +72,22 @@ pub(crate) enum Error {
         server: &'static str,
         status: std::process::ExitStatus,
     },
+    #[error(
+        "modules were compiled {count} times during {what}, expected {expected} (counted in {path}); where other \
+         shims use the same file, end them and run it again"
+    )]
+    Compiles {
+        what: String,
+        count: u64,
+        expected: u64,
+        path: PathBuf,
+    },
+    #[error("{program} does not compile and run the module ({status}); on stderr: {stderr:?}")]
+    Cli {
+        program: PathBuf,
+        status: std::process::ExitStatus,
+        stderr: String,
+    },
     #[error("cannot build the async runtime")]
     Runtime(#[source] io::Error),
 }

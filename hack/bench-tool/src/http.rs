@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
 
-use crate::client::{self, Created, Node, Runtime};
+use crate::client::{self, Created, Guest, Node};
 use crate::error::{Error, file};
 use crate::spec;
 use crate::stats::Sample;
@@ -71,6 +71,7 @@ struct Round {
 
 pub(crate) async fn run(
     node: &Node,
+    guest: &Guest,
     wasmtime: Option<&Path>,
     wasm: &Path,
     load: Load,
@@ -86,7 +87,8 @@ pub(crate) async fn run(
                 order.reverse();
             }
             for server in order {
-                let running = Running::start(server, node, wasmtime, wasm, round, slow).await?;
+                let running =
+                    Running::start(server, (node, guest), wasmtime, wasm, round, slow).await?;
                 let measured = measure(&running, load, slow).await;
                 let stopped = running.stop(node).await;
                 let (per_second, latencies) = measured?;
@@ -182,7 +184,7 @@ enum Process {
 impl Running {
     async fn start(
         server: Server,
-        node: &Node,
+        (node, guest): (&Node, &Guest),
         wasmtime: Option<&Path>,
         wasm: &Path,
         round: usize,
@@ -205,9 +207,9 @@ impl Running {
             }
             _ => {
                 let id = format!("http-{round}-{slow}");
-                let mut spec = node.spec(Runtime::Ours, &id);
+                let mut spec = guest.spec(&id);
                 spec::listen_on(&mut spec, address);
-                let created = node.create_with(Runtime::Ours, &id, &spec).await?;
+                let created = node.create_with(guest, &id, &spec).await?;
                 node.start(&created).await?;
                 Process::Container { id, created }
             }

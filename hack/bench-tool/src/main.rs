@@ -5,15 +5,26 @@
 
 #![forbid(unsafe_code)]
 
+mod cgroup;
 mod cli;
 mod client;
+mod cold;
+mod crowd;
 mod error;
+mod figures;
+mod first;
 mod http;
+mod life;
 mod memory;
+mod module;
 mod plot;
+mod proc;
+mod size;
 mod spec;
 mod start;
 mod stats;
+mod storm;
+mod tasks;
 mod tenants;
 
 use std::process::ExitCode;

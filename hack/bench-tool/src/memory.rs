@@ -1,244 +1,250 @@
-//! Memory: the proportional set size of every process of N idle containers.
+//! Memory: what idle containers take, each with a shim of its own; for one crowd of them, what they take
+//! in all and how much they work while they idle.
 //!
-//! A container's processes are its init, the init's parent, which is its shim, and everything below
-//! that. The kernel divides a page that several processes map among them (`Pss` in smaps_rollup,
-//! proc_pid_smaps(5)), so the sum is what the containers really take.
+//! A container's processes are its init, the init's parent, which is its shim, and everything below that.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::time::Duration;
 
-use crate::client::{Created, Node, Runtime};
+use crate::cgroup;
+use crate::client::{Guest, Node, Runtime};
 use crate::error::{Error, file};
+use crate::figures::{Figures, print_ratio, write_plot};
+use crate::life::{Crowd, in_turn, milliseconds};
 use crate::plot;
+use crate::proc::{Table, available_kb, cpu_time, pss_kb};
 
-/// What was seen of one runtime at one N.
-struct Measured {
-    runtime: Runtime,
-    count: usize,
-    processes: usize,
-    total_mb: f64,
+/// How many containers, how often.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    pub(crate) rounds: usize,
+    /// Containers at once, of every runtime.
+    pub(crate) counts: Vec<usize>,
+    /// Containers of the first runtime, once, at the end; none where it is 0.
+    pub(crate) crowd: usize,
+    /// How long to see how much the crowd works.
+    pub(crate) idle: Duration,
+}
+
+/// Until the kernel has removed what belonged to containers that ended.
+const SETTLE: Duration = Duration::from_secs(5);
+
+/// After the name of what is charged to a cgroup: the kernel's part of it.
+const KERNEL: &str = " kernel";
+
+/// What is kept of every look at some containers.
+struct Seen {
+    /// Proportional set size of one container, in MB.
+    pss: Figures,
+    /// Charged to the cgroup of one container, in MB, and of that the kernel's own.
+    charged: Figures,
+    /// Time on a processor of each process of the crowd while it idled, in ms.
+    idle: Figures,
+    /// Every process.
+    raw: String,
+}
+
+/// What some containers take together, in MB.
+struct Together {
+    pss: f64,
+    /// The kernel's own memory that is charged to their cgroups: no process's set has it.
+    kernel: f64,
 }
 
 pub(crate) async fn run(
     node: &Node,
-    runtimes: &[Runtime],
-    counts: &[usize],
+    guests: &[Guest],
+    plan: &Plan,
     out: &Path,
 ) -> Result<(), Error> {
-    let mut all = Vec::new();
-    let mut raw = String::from("runtime,containers,pid,name,pss_kb\n");
-    for &count in counts {
-        for &runtime in runtimes {
-            eprintln!(
-                "wasmlet-bench: memory: {count} containers of {}",
-                runtime.name()
-            );
-            all.push(measure(node, runtime, count, &mut raw).await?);
+    let names = plan.counts.iter().flat_map(|count| {
+        let names = guests.iter().map(|guest| guest.runtime.name());
+        names.map(|name| each_of(name, *count))
+    });
+    let mut seen = Seen {
+        pss: Figures::new("MB", names),
+        charged: Figures::new("MB", [""; 0]),
+        idle: Figures::new("ms", [""; 0]),
+        raw: "runtime,containers,round,pid,name,pss_kb\n".into(),
+    };
+    for round in 0..plan.rounds {
+        for &count in &plan.counts {
+            for guest in in_turn(guests, round) {
+                let name = guest.runtime.name();
+                eprintln!("wasmlet-bench: memory: {count} containers of {name}");
+                let prefix = format!("idle-{name}-{count}-{round}");
+                let crowd = Crowd::start(node, &guest, &prefix, count).await?;
+                seen.look(&crowd, name, round)?;
+                crowd.stop(node).await?;
+            }
         }
     }
-    let csv = out.join("memory.csv");
-    fs::write(&csv, raw).map_err(file(&csv))?;
+    let mut lines = Vec::new();
+    if let (Some(guest), 1..) = (guests.first(), plan.crowd) {
+        lines = crowd(node, guest, plan, &mut seen).await?;
+    }
+    report(guests, plan, &seen, out)?;
+    for line in lines {
+        println!("{line}");
+    }
+    Ok(())
+}
 
-    println!("memory: PSS of all processes of N idle containers, one shim each");
-    println!(
-        "{:<8} {:>5} {:>10} {:>10} {:>14}",
-        "runtime", "N", "processes", "total MB", "MB a container"
+/// Many of one runtime: what they take in all, and how much they work.
+async fn crowd(
+    node: &Node,
+    guest: &Guest,
+    plan: &Plan,
+    seen: &mut Seen,
+) -> Result<Vec<String>, Error> {
+    let (name, count) = (guest.runtime.name(), plan.crowd);
+    eprintln!("wasmlet-bench: memory: {count} containers of {name}, and what they do");
+    // What the containers before took is given back a little later.
+    tokio::time::sleep(plan.idle.min(SETTLE)).await;
+    let before = available_kb()?;
+    let crowd = Crowd::start(node, guest, &format!("crowd-{name}"), count).await?;
+    let Together { pss, kernel } = seen.look(&crowd, name, 0)?;
+
+    let table = Table::read()?;
+    let mut worked = Vec::new();
+    for pid in processes(&table, &crowd)? {
+        worked.push((pid, cpu_time(pid)?));
+    }
+    tokio::time::sleep(plan.idle).await;
+    let mut idle_cpu = Duration::ZERO;
+    for &(pid, before) in &worked {
+        let took = cpu_time(pid)?.saturating_sub(before);
+        idle_cpu += took;
+        seen.idle.add(table.name(pid), 0, milliseconds(took));
+    }
+    let idle_cpu = idle_cpu.as_secs_f64();
+    let lost = (before as f64 - available_kb()? as f64) / 1024.0;
+    crowd.stop(node).await?;
+    let seconds = plan.idle.as_secs_f64();
+    eprintln!(
+        "wasmlet-bench: memory: {} processes of {count} containers of {name} worked {idle_cpu:.4} s in {seconds} s; \
+         the machine has {lost:.0} MB less available, whatever else runs included",
+        worked.len()
     );
-    for Measured {
-        runtime,
-        count,
-        processes,
-        total_mb,
-    } in &all
-    {
-        let each = total_mb / *count as f64;
-        println!(
-            "{:<8} {count:>5} {processes:>10} {total_mb:>10.2} {each:>14.3}",
-            runtime.name()
+    Ok(vec![
+        format!("mb.{count}_instances.{name} {:.2}", pss + kernel),
+        format!("idle_cpu.{name} {idle_cpu:.4}"),
+    ])
+}
+
+fn report(guests: &[Guest], plan: &Plan, seen: &Seen, out: &Path) -> Result<(), Error> {
+    let raw = out.join("memory-processes.csv");
+    std::fs::write(&raw, &seen.raw).map_err(file(&raw))?;
+    let title = format!(
+        "PSS of an idle container with its shim, {} interleaved rounds",
+        plan.rounds
+    );
+    seen.pss.publish(out, "memory", &title)?;
+    println!("every process: {}", raw.display());
+    let title = "charged to the cgroup of one idle container";
+    seen.charged.publish(out, "memory-cgroup", title)?;
+    let all = |name: &str| !name.ends_with(KERNEL);
+    seen.charged.draw(out, "memory-cgroup", title, all)?;
+    if plan.crowd > 0 {
+        let title = format!(
+            "processor time of each process of {} idle containers in {} s",
+            plan.crowd,
+            plan.idle.as_secs_f64()
         );
+        seen.idle.publish(out, "memory-idle", &title)?;
+        seen.idle.draw(out, "memory-idle", &title, |_| true)?;
     }
 
-    let svg = out.join("memory.svg");
-    let bars: Vec<plot::Bar> = all
-        .iter()
-        .map(|measured| plot::Bar {
-            group: format!("N = {}", measured.count),
-            label: node.label(measured.runtime).into(),
-            value: measured.total_mb / measured.count as f64,
-        })
-        .collect();
-    let drawing = plot::bars("PSS of an idle container with its shim", "MB", &bars);
-    fs::write(&svg, drawing).map_err(file(&svg))?;
-    println!("raw data: {}  plot: {}", csv.display(), svg.display());
-    for Measured {
-        runtime,
-        count,
-        total_mb,
-        ..
-    } in &all
-    {
-        println!("pss_mb.n{count}.{} {total_mb:.2}", node.label(*runtime));
+    let counts: BTreeSet<usize> = plan.counts.iter().copied().chain([plan.crowd]).collect();
+    let runtimes = || guests.iter().map(|guest| guest.runtime);
+    let mut bars = Vec::new();
+    for &count in &counts {
+        for runtime in runtimes() {
+            if let Some(value) = seen.pss.median(&each_of(runtime.name(), count)) {
+                bars.push(plot::Bar {
+                    group: format!("N = {count}"),
+                    label: runtime.name().into(),
+                    value,
+                });
+            }
+        }
     }
-    for &count in counts {
-        let of = |wanted| {
-            all.iter()
-                .find(|measured| measured.runtime == wanted && measured.count == count)
-                .map(|measured| measured.total_mb)
-        };
-        if let (Some(ours), Some(runc)) = (of(Runtime::Ours), of(Runtime::Runc)) {
-            let label = node.label(Runtime::Ours);
-            println!("ratio pss{count}.{label}_vs_runc {:.3}", ours / runc);
+    let drawing = plot::bars("PSS of an idle container with its shim", "MB", &bars);
+    write_plot(&out.join("memory.svg"), &drawing)?;
+    for &count in &counts {
+        for runtime in runtimes() {
+            let name = runtime.name();
+            if let Some(each) = seen.pss.median(&each_of(name, count)) {
+                println!("pss_mb.n{count}.{name} {each:.3}");
+            }
+        }
+    }
+    for &count in &counts {
+        for runtime in runtimes().filter(|runtime| *runtime != Runtime::Runc) {
+            let runc = each_of(Runtime::Runc.name(), count);
+            let ratio = seen.pss.ratio(&each_of(runtime.name(), count), &runc);
+            print_ratio(&format!("pss{count}.{}_vs_runc", runtime.name()), ratio);
+        }
+    }
+    let most = plan.counts.iter().max().copied().unwrap_or(0);
+    for runtime in runtimes() {
+        let name = runtime.name();
+        if let Some(charged) = seen.charged.median(&each_of(name, most)) {
+            println!("cgroup_mb.hello.{name} {charged:.3}");
         }
     }
     Ok(())
 }
 
-async fn measure(
-    node: &Node,
-    runtime: Runtime,
-    count: usize,
-    raw: &mut String,
-) -> Result<Measured, Error> {
-    let mut running: Vec<(String, Created)> = Vec::new();
-    for number in 0..count {
-        let id = format!("idle-{}-{count}-{number}", runtime.name());
-        let mut created = node.create(runtime, &id).await?;
-        node.start(&created).await?;
-        created.line("ready\n").await?;
-        running.push((id, created));
-    }
-
-    let table = Table::read()?;
-    let mut processes = BTreeSet::new();
-    for (id, created) in &running {
-        processes.extend(table.of_container(id, created.pid)?);
-    }
-    let mut total_kb = 0;
-    for &pid in &processes {
-        let kb = pss_kb(pid)?;
-        total_kb += kb;
-        let _ = writeln!(
-            raw,
-            "{},{count},{pid},{},{kb}",
-            runtime.name(),
-            table.name(pid)
-        );
-    }
-
-    for (id, created) in &mut running {
-        node.kill(created).await?;
-        created.ended().await?;
-        node.delete(id).await?;
-    }
-    let total_mb = f64::from(total_kb) / 1024.0;
-    Ok(Measured {
-        runtime,
-        count,
-        processes: processes.len(),
-        total_mb,
-    })
-}
-
-/// Who is whose parent, at one moment.
-struct Table(BTreeMap<u32, (u32, String)>);
-
-impl Table {
-    fn read() -> Result<Self, Error> {
-        let mut table = BTreeMap::new();
-        for entry in fs::read_dir("/proc").map_err(file("/proc"))? {
-            let entry = entry.map_err(file("/proc"))?;
-            let Some(pid) = entry
-                .file_name()
-                .to_str()
-                .and_then(|name| name.parse().ok())
-            else {
-                continue;
-            };
-            // One that has ended meanwhile is none of ours: ours are idle.
-            let Ok(status) = fs::read_to_string(entry.path().join("status")) else {
-                continue;
-            };
-            let field = |name| {
-                status
-                    .lines()
-                    .find_map(|line: &str| line.strip_prefix(name))
-            };
-            let parent = field("PPid:")
-                .and_then(|text| text.trim().parse().ok())
-                .unwrap_or(0);
-            table.insert(
-                pid,
-                (parent, field("Name:").unwrap_or("").trim().to_owned()),
+impl Seen {
+    /// Notes the memory of every process and of every container's cgroup.
+    fn look(&mut self, crowd: &Crowd, runtime: &str, round: usize) -> Result<Together, Error> {
+        let table = Table::read()?;
+        let count = crowd.inits().count();
+        let mut total_kb = 0;
+        for pid in processes(&table, crowd)? {
+            let kb = pss_kb(pid)?;
+            total_kb += kb;
+            // Writing to a String cannot fail.
+            let _ = writeln!(
+                self.raw,
+                "{runtime},{count},{round},{pid},{},{kb}",
+                table.name(pid)
             );
         }
-        Ok(Self(table))
-    }
-
-    fn name(&self, pid: u32) -> &str {
-        self.0.get(&pid).map_or("", |(_, name)| name)
-    }
-
-    /// The shim of a container and everything below it.
-    fn of_container(&self, id: &str, init: u32) -> Result<BTreeSet<u32>, Error> {
-        let shim = self.0.get(&init).map_or(0, |(parent, _)| *parent);
-        if shim <= 1 {
-            return Err(Error::Orphan {
-                id: id.into(),
-                init,
-            });
+        let pss = f64::from(total_kb) / 1024.0;
+        self.pss
+            .add(&each_of(runtime, count), round, pss / count as f64);
+        let mut kernel_mb = 0.0;
+        for (_, init) in crowd.inits() {
+            let charged = cgroup::charged(init)?;
+            let (all, kernel) = (megabytes(charged.all), megabytes(charged.kernel));
+            let name = each_of(runtime, count);
+            self.charged.add(&name, round, all);
+            self.charged.add(&format!("{name}{KERNEL}"), round, kernel);
+            kernel_mb += kernel;
         }
-        let mut found = BTreeSet::from([shim]);
-        loop {
-            let below: Vec<u32> = self
-                .0
-                .iter()
-                .filter(|(pid, (parent, _))| found.contains(parent) && !found.contains(pid))
-                .map(|(pid, _)| *pid)
-                .collect();
-            if below.is_empty() {
-                return Ok(found);
-            }
-            found.extend(below);
-        }
+        Ok(Together {
+            pss,
+            kernel: kernel_mb,
+        })
     }
 }
 
-fn pss_kb(pid: u32) -> Result<u32, Error> {
-    let path = PathBuf::from(format!("/proc/{pid}/smaps_rollup"));
-    let text = fs::read_to_string(&path).map_err(file(&path))?;
-    text.lines()
-        .find_map(|line| line.strip_prefix("Pss:"))
-        .and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse().ok())
-        .ok_or(Error::Proc { path, line: "Pss" })
+fn processes(table: &Table, crowd: &Crowd) -> Result<BTreeSet<u32>, Error> {
+    let mut processes = BTreeSet::new();
+    for (id, init) in crowd.inits() {
+        processes.extend(table.of_container(id, init)?);
+    }
+    Ok(processes)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+fn megabytes(bytes: u64) -> f64 {
+    bytes as f64 / (1 << 20) as f64
+}
 
-    #[test]
-    fn a_container_is_its_shim_and_all_below() {
-        let table = Table(BTreeMap::from([
-            (1, (0, "init".to_owned())),
-            (10, (1, "shim".to_owned())),
-            (11, (10, "guest".to_owned())),
-            (12, (11, "child".to_owned())),
-            (20, (1, "other".to_owned())),
-        ]));
-        assert_eq!(
-            table.of_container("c", 11).unwrap(),
-            BTreeSet::from([10, 11, 12])
-        );
-        assert!(matches!(
-            table.of_container("c", 20),
-            Err(Error::Orphan { init: 20, .. })
-        ));
-    }
-
-    #[test]
-    fn this_process_has_a_proportional_set_size() {
-        assert!(pss_kb(std::process::id()).unwrap() > 0);
-    }
+fn each_of(runtime: &str, count: usize) -> String {
+    format!("{runtime} n={count}")
 }

@@ -7,7 +7,7 @@ use crate::stats::Sample;
 /// All values of one runtime.
 pub(crate) struct Row {
     pub(crate) label: String,
-    pub(crate) values: Vec<f64>,
+    pub(crate) values: Sample,
 }
 
 /// One bar of a group.
@@ -17,21 +17,19 @@ pub(crate) struct Bar {
     pub(crate) value: f64,
 }
 
-const WIDTH: f64 = 720.0;
-const LEFT: f64 = 90.0;
+const WIDTH: f64 = 780.0;
+const LEFT: f64 = 150.0;
 const RIGHT: f64 = 30.0;
 const TOP: f64 = 50.0;
-const COLOURS: [&str; 2] = ["#3366aa", "#aa6633"];
+const COLOURS: [&str; 6] = [
+    "#3366aa", "#aa6633", "#558844", "#884488", "#228888", "#777777",
+];
 
 /// One row a runtime: a dot for each value, a line at the median.
 pub(crate) fn strips(title: &str, unit: &str, rows: &[Row]) -> String {
     let row_height = 70.0;
     let height = TOP + row_height * rows.len() as f64 + 50.0;
-    let most = rows
-        .iter()
-        .flat_map(|row| &row.values)
-        .copied()
-        .fold(0.0, f64::max);
+    let most = rows.iter().map(|row| row.values.max()).fold(0.0, f64::max);
     let scale = Scale::new(most);
     let mut body = String::new();
     axis_below(&mut body, &scale, unit, height - 50.0);
@@ -39,7 +37,7 @@ pub(crate) fn strips(title: &str, unit: &str, rows: &[Row]) -> String {
         let middle = TOP + row_height * (index as f64 + 0.5);
         let colour = COLOURS[index % COLOURS.len()];
         text(&mut body, LEFT - 10.0, middle + 5.0, "end", &row.label);
-        for (number, value) in row.values.iter().enumerate() {
+        for (number, value) in row.values.values().iter().enumerate() {
             // Spread over the row's height in a fixed pattern, so that equal values stay apart.
             let y = middle + ((number * 7 % 11) as f64 - 5.0) * 4.0;
             let x = scale.x(*value);
@@ -48,7 +46,7 @@ pub(crate) fn strips(title: &str, unit: &str, rows: &[Row]) -> String {
                 "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\" fill=\"{colour}\" fill-opacity=\"0.5\"/>"
             );
         }
-        let median = Sample::new(row.values.clone()).median();
+        let median = row.values.median();
         let x = scale.x(median);
         let _ = writeln!(
             body,
@@ -186,11 +184,11 @@ mod tests {
         let rows = [
             Row {
                 label: "ours".into(),
-                values: vec![1.0, 2.0, 3.0],
+                values: Sample::new(vec![1.0, 2.0, 3.0]),
             },
             Row {
                 label: "a<b".into(),
-                values: vec![4.0],
+                values: Sample::new(vec![4.0]),
             },
         ];
         let svg = strips("title", "ms", &rows);

@@ -19,6 +19,10 @@ impl Sample {
         self.0[below] + (self.0[above] - self.0[below]) * (position - below as f64)
     }
 
+    pub(crate) fn values(&self) -> &[f64] {
+        &self.0
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.0.len()
     }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::client::{self, Created, Node, Runtime};
+use crate::client::{self, Created, Guest, Node};
 use crate::error::{Error, file};
 use crate::spec;
 use crate::stats::Sample;
@@ -48,12 +48,18 @@ struct Round {
 
 const ALONE: &str = "alone";
 
-pub(crate) async fn run(node: &Node, rounds: usize, seconds: f64, out: &Path) -> Result<(), Error> {
+pub(crate) async fn run(
+    node: &Node,
+    guest: &Guest,
+    rounds: usize,
+    seconds: f64,
+    out: &Path,
+) -> Result<(), Error> {
     let address = client::free_address().await?;
-    let mut spec = node.spec(Runtime::Ours, "tenant-a");
+    let mut spec = guest.spec("tenant-a");
     limit(&mut spec);
     spec::listen_on(&mut spec, address);
-    let mut good = node.create_with(Runtime::Ours, "tenant-a", &spec).await?;
+    let mut good = node.create_with(guest, "tenant-a", &spec).await?;
     node.start(&good).await?;
     first_answer(&good, address).await?;
 
@@ -71,7 +77,7 @@ pub(crate) async fn run(node: &Node, rounds: usize, seconds: f64, out: &Path) ->
                 (asking.await?, 0)
             } else {
                 let id = format!("tenant-b-{attack}-{round}");
-                beside(node, &id, attack, codes, asking).await?
+                beside(node, guest, &id, attack, codes, asking).await?
             };
             measured.push(Round {
                 attack,
@@ -147,19 +153,20 @@ fn limit(spec: &mut Value) {
 /// Asks while an attack is repeated; gives what asking gave, and how many attacks there were.
 async fn beside<T>(
     node: &Node,
+    guest: &Guest,
     id: &str,
     attack: &'static str,
     codes: &[u32],
     asking: impl Future<Output = Result<T, Error>>,
 ) -> Result<(T, usize), Error> {
-    let mut spec = node.spec(Runtime::Ours, id);
+    let mut spec = guest.spec(id);
     limit(&mut spec);
     spec["annotations"]["wasmlet.dev/fuel"] = FUEL.into();
     spec["annotations"]["wasmlet.dev/listen"] = "none".into();
     spec["process"]["env"] = json!([format!("ATTACK={attack}")]);
 
     let start = async || -> Result<Created, Error> {
-        let created = node.create_with(Runtime::Ours, id, &spec).await?;
+        let created = node.create_with(guest, id, &spec).await?;
         node.start(&created).await?;
         Ok(created)
     };
