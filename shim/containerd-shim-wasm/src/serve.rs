@@ -79,6 +79,8 @@ pub fn serve(serving: Serving) -> Result<(), ServeError> {
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        // A buffer for 1024 is 12 kB in every shim.
+        .max_io_events_per_tick(64)
         .max_blocking_threads(16)
         .thread_keep_alive(Duration::from_millis(200))
         .build()

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{ForkResult, Pid};
+#[cfg(feature = "event-loop")]
 use tokio::io::unix::AsyncFd;
 
 /// Which side of a [`fork_single_threaded`] this is.
@@ -165,21 +166,45 @@ pub fn receive_descriptor(socket: impl AsFd) -> io::Result<OwnedFd> {
 ///
 /// # Panics
 /// Outside of a tokio runtime.
+#[cfg(feature = "event-loop")]
 pub fn watched(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an OwnedFd is a valid descriptor for as long as it lives, the AsyncFd takes it over, and
     // an OwnedFd cannot be made to refer to another descriptor or be closed through a reference.
     Ok(unsafe { AsyncFd::register(fd) }?)
 }
 
-/// Gives free heap pages back to the kernel.
+/// How far below the stack pointer a program may have been: frames of a start take less than 128 KiB.
+const DEEPEST_BYTES: usize = 512 * 1024;
+
+/// Room below the stack pointer for the frames between [`release_unused_memory`] and the system call.
+const MARGIN_BYTES: usize = 16 * 1024;
+
+/// Gives free heap pages, and stack pages that are not in use, back to the kernel. Only on the main thread, whose stack
+/// has nothing near below it.
 ///
-/// The shim idles for days after a burst of work at a container's start.
-pub fn release_free_heap() {
+/// A shim and an init idle for days after a burst of work at a container's start, and there are hundreds of them on a
+/// node: what they do not release is taken from everybody for as long as the container lives.
+#[inline(never)]
+pub fn release_unused_memory() {
     #[cfg(target_env = "gnu")]
     // SAFETY: malloc_trim has no preconditions.
     unsafe {
         libc::malloc_trim(0);
     }
+    if nix::unistd::gettid() != nix::unistd::getpid() {
+        return;
+    }
+    let marker = 0u8;
+    let here = &raw const marker as usize;
+    // SAFETY: sysconf has no preconditions.
+    let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096);
+    let end = here.saturating_sub(MARGIN_BYTES) / page * page;
+    let start = end.saturating_sub(DEEPEST_BYTES);
+    // SAFETY: stacks grow down, and this is the main thread's own (checked above): below the stack pointer less a margin
+    // there is nothing that anybody will read again, and when it is used again it begins with zeros. The kernel keeps other
+    // mappings away from the main thread's stack by much more than this range. Where it is not mapped yet the call
+    // changes nothing and reports an error, which is of no interest.
+    unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_DONTNEED) };
 }
 
 /// Keeps glibc to a few allocation arenas: each one costs a process memory of its own.
@@ -199,6 +224,38 @@ mod tests {
     use std::process::Command;
 
     use super::*;
+
+    /// Reads and writes so much of the stack that some of it is released.
+    #[inline(never)]
+    fn use_stack(seed: u64) -> u64 {
+        let mut values = [0u64; 16 * 1024];
+        for (index, value) in values.iter_mut().enumerate() {
+            *value = index as u64 ^ seed;
+        }
+        std::hint::black_box(&values).iter().sum()
+    }
+
+    #[test]
+    fn what_is_in_use_stays() {
+        // A child's only thread is its main thread.
+        // SAFETY: the child calls nothing that another thread may have locked, and leaves with _exit.
+        match unsafe { nix::unistd::fork() }.expect("fork") {
+            ForkResult::Child => {
+                let values: [u64; 512] = std::array::from_fn(|index| index as u64);
+                let before = use_stack(7);
+                super::release_unused_memory();
+                let kept =
+                    (0..512).all(|index| std::hint::black_box(&values)[index] == index as u64);
+                let same = use_stack(7) == before;
+                // SAFETY: _exit has no preconditions.
+                unsafe { libc::_exit(i32::from(!(kept && same))) };
+            }
+            ForkResult::Parent { child } => {
+                let status = nix::sys::wait::waitpid(child, None).expect("a child");
+                assert_eq!(status, nix::sys::wait::WaitStatus::Exited(child, 0));
+            }
+        }
+    }
 
     #[test]
     fn a_pidfd_signals_its_process() {

@@ -31,6 +31,17 @@ use crate::stdio::{Owner, Streams};
 /// How long the answer about a container's end waits for the news of the kill that caused it: containerd may be away.
 const OOM_NEWS_LIMIT: Duration = Duration::from_secs(2);
 
+/// So long after a container came or went its shim gives memory back: until then it has better things to do, and a shim
+/// whose only container is gone by then needs not.
+const CALM: Duration = Duration::from_secs(1);
+
+fn release_memory_soon() {
+    tokio::spawn(async {
+        tokio::time::sleep(CALM).await;
+        wasmlet_sys::release_unused_memory();
+    });
+}
+
 /// Drives a container from its creation to its deletion.
 pub(crate) async fn drive(
     context: Arc<Context>,
@@ -46,7 +57,7 @@ pub(crate) async fn drive(
             let mut driver = Driver::new(context, &request, created, view);
             driver.publish_create(&request.rootfs);
             driver.show();
-            wasmlet_sys::release_free_heap();
+            release_memory_soon();
             // containerd may have given up; it will ask for the container's deletion then.
             drop(answer.send(Ok(pid)));
             driver.run(queue, seat).await;
@@ -163,7 +174,7 @@ impl Driver {
                         // Whoever waits in the queue learns that the container is gone.
                         drop(queue);
                         drop(seat);
-                        wasmlet_sys::release_free_heap();
+                        release_memory_soon();
                         drop(answer.send(result));
                         return;
                     }

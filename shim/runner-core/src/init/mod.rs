@@ -13,7 +13,6 @@ mod capabilities;
 mod fds;
 pub(crate) mod hidden;
 pub(crate) mod landlock;
-mod memory;
 pub(crate) mod preopens;
 mod seccomp;
 pub(crate) mod signals;
@@ -171,7 +170,8 @@ impl<E: Engine> Parts<E> {
         landlock::restrict(&preopens, self.landlock).map_err(|e| chain(&e))?;
         seccomp::forbid_new_code().map_err(|e| chain(&e))?;
 
-        memory::release();
+        // The pages of libcontainer's deep frames and of its freed data.
+        wasmlet_sys::release_unused_memory();
         // A guest that serves has a limit for each request, which only its engine can keep.
         if let (Some(limit), None) = (self.program.timeout, &listener) {
             deadline::set(&self.program.name, limit)
