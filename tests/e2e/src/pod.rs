@@ -159,14 +159,30 @@ impl<'a> Pod<'a> {
         })
     }
 
-    /// A container's log so far.
+    /// A container's log so far; all of it, if the container has ended.
     #[track_caller]
     pub fn logs(&self, container: &str) -> String {
-        self.logs_with(&LogParams {
+        let parameters = LogParams {
             container: Some(container.to_owned()),
             ..LogParams::default()
-        })
-        .unwrap_or_else(|error| panic!("{error}"))
+        };
+        // containerd tells of an end before the last of the output is in its file, on a busy machine by a moment that counts.
+        let has_ended = self
+            .try_get()
+            .ok()
+            .flatten()
+            .is_some_and(|pod| matches!(state_of(&pod, container), State::Ended(_)));
+        let mut last = None;
+        eventually(
+            &format!("the log of {}/{container}", self.name),
+            SHORT,
+            || {
+                let log = self.logs_with(&parameters)?;
+                let is_whole = !has_ended || last.as_ref() == Some(&log);
+                last = Some(log.clone());
+                is_whole.then_some(log).ok_or("it still grows".to_owned())
+            },
+        )
     }
 
     /// Waits until the container's log from before its last restart holds a text. For a moment between two
