@@ -66,6 +66,16 @@ impl Switch<'_, '_> {
         });
     }
 
+    /// The node's files after a removal and an installation: without bundles of earlier cases.
+    #[track_caller]
+    fn off_and_on(&self) -> NodeFiles {
+        self.off();
+        self.until_off();
+        self.on();
+        self.until_on();
+        self.site.files(self.node)
+    }
+
     #[track_caller]
     fn until_on(&self) {
         self.site.wasmlet.until_phase(self.node, Phase::Ready);
@@ -83,7 +93,7 @@ fn every_step(site: &Site<'_>) {
         .patch(&json!({ "spec": { "nodeSelector": { "pool": "wasm" } } }));
     site.wasmlet.until_ready(site.nodes().len());
     let switch = Switch { site, node };
-    let whole = site.files(node);
+    let whole = switch.off_and_on();
     let mut deaths = [0, 0];
     for (direction, count) in deaths.iter_mut().enumerate() {
         let mut has_lived = false;
@@ -144,8 +154,8 @@ fn power_cut(site: &Site<'_>) {
     site.wasmlet
         .patch(&json!({ "spec": { "nodeSelector": { "pool": "wasm" } } }));
     site.wasmlet.until_ready(site.nodes().len());
-    let whole = site.files(node);
     let switch = Switch { site, node };
+    let whole = switch.off_and_on();
     switch.off();
     switch.until_off();
     let recorder = Recorder::start(site.cluster());
