@@ -238,7 +238,7 @@ mod tests {
     #[test]
     fn what_is_in_use_stays() {
         // A child's only thread is its main thread.
-        // SAFETY: the child calls nothing that another thread may have locked, and leaves with _exit.
+        // SAFETY: the child takes no lock but malloc's, which glibc's fork(3) leaves usable, and leaves with _exit.
         match unsafe { nix::unistd::fork() }.expect("fork") {
             ForkResult::Child => {
                 let values: [u64; 512] = std::array::from_fn(|index| index as u64);

@@ -385,21 +385,27 @@ impl<M: Machine> Keeper<M> {
         }
     }
 
-    /// Removes what nothing needs any more: old bundles, and where no runtime is left on the node also what they left.
+    /// Removes what nothing needs any more: old bundles, and with the last one of a node without runtimes also what they left. A node without
+    /// bundles may have been given the shim by somebody else, whose cache and records these are.
     pub async fn tidy(&self) {
         let applied = self.state.applied.as_ref();
-        if applied.is_some_and(|applied| applied.runtimes.is_empty()) {
+        let has_none = applied.is_some_and(|applied| applied.runtimes.is_empty());
+        if has_none && self.holds_bundles() {
             self.remove_rest().await;
         } else {
             self.collect();
         }
     }
 
+    fn holds_bundles(&self) -> bool {
+        collect::holds_bundles(&below(&self.root, Path::new(NODE_STORE)))
+    }
+
     /// After all runtimes were taken off the node: what they left. Before the order counts as carried out, so that an agent which is killed
     /// here does it again. Bundles that a shim still holds stay, and so does what it runs with.
     async fn remove_rest(&self) {
         self.collect();
-        if collect::holds_bundles(&below(&self.root, Path::new(NODE_STORE))) {
+        if self.holds_bundles() {
             tracing::info!(
                 "pods still run with wasmlet's programs; those, the cache and the records stay until they are gone"
             );

@@ -5,7 +5,7 @@ use std::thread::{Builder, JoinHandle};
 
 use super::Cgroup;
 
-/// The thread formats nothing and calls nothing deep.
+/// Enough to read one small file and write another.
 const STACK_BYTES: usize = 32 * 1024;
 
 /// Moves this process into the cgroup that it is in, on a thread of its own.

@@ -1,5 +1,6 @@
 //! The planner against a cluster in memory.
 
+mod drift;
 mod property;
 mod removal;
 mod rollout;
@@ -8,7 +9,7 @@ use std::sync::Arc;
 
 use k8s_openapi::jiff::SignedDuration;
 use wasmlet_api::conditions;
-use wasmlet_api::node::Phase;
+use wasmlet_api::node::{Phase, WasmNodeStatus};
 use wasmlet_api::reasons::Reason;
 use wasmlet_api::{WasmRuntime, names};
 
@@ -168,4 +169,11 @@ impl Bench {
             exit_code: Some(code),
         }
     }
+}
+
+fn status(bench: &Bench, node: &str) -> WasmNodeStatus {
+    bench.cluster.world.wasm_nodes[node]
+        .status
+        .clone()
+        .unwrap_or_default()
 }

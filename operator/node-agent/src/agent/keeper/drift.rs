@@ -91,7 +91,7 @@ impl<M: Machine> Keeper<M> {
         if is_bookkeeping(&plan) && trusted {
             return self.keep_books(&facts, &plan).await;
         }
-        let what = if plan.is_nothing() {
+        let what = if plan.is_nothing() || is_bookkeeping(&plan) {
             "somebody else put it in order".to_owned()
         } else {
             difference(&plan)
